@@ -1,0 +1,44 @@
+"""What a simulator must offer: task and seed in, observations out, commands in. Every bridge implements `Sim`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from vla_policy.types import Command, Observation
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """A start scene. The same task and seed give the same scene and instruction."""
+
+    task: str
+    seed: int
+    instruction: str
+
+
+class Sim(Protocol):
+    """A robot and its world. Sim time starts at 0 ns when built, only grows, and does not go back on reset."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks."""
+
+    @property
+    def time_ns(self) -> int:
+        """Sim time [ns]."""
+
+    def reset(self, task: str, seed: int) -> Episode:
+        """Make a start scene. Raises: VlaError for an unknown task, naming the nearest."""
+
+    def observe(self, images: bool = True) -> Observation:
+        """The present state, stamped with `time_ns`; `images=False` leaves out the costly rendering."""
+
+    def advance(self, command: Command | None, duration_ns: int) -> None:
+        """Hold `command` (None: stay where you are) and let `duration_ns` pass."""
+
+    def success(self) -> bool:
+        """Whether the task's success condition has held since the last reset (it latches)."""
+
+    def close(self) -> None:
+        """Free the renderer. The sim cannot be used afterwards."""

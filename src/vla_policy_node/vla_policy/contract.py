@@ -1,0 +1,272 @@
+"""A robot's YAML file in, a RobotContract out: what a robot reports, what it takes, and what it must never do.
+
+One contract per robot or simulator (config/robots/*.yaml). The robot, its simulator, the recorder, the trainer, the policy
+and the guard all read this one file.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from vla_policy.errors import ContractError
+from vla_policy.strict import StrictModel, load_yaml, parse
+from vla_policy.types import seconds_to_ns
+
+Positive = Annotated[float, Field(gt=0)]
+Topic = Annotated[str, Field(pattern=r"^/[A-Za-z][\w/]*$")]
+Range = tuple[float, float]
+
+ENCODINGS = ("rgb8", "bgr8", "rgba8", "bgra8", "mono8", "yuv422", "yuv422_yuy2",
+             "bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8")
+
+
+class ActionKind(StrEnum):
+    """What one row of an action chunk means."""
+
+    EE_DELTA = "ee_delta"  # change of the tool pose within one row: x y z [m], rotation vector [rad], base frame
+    EE_POSE = "ee_pose"  # tool pose: x y z [m], rotation vector [rad], base frame
+    JOINT_POSITION = "joint_position"  # joint targets [rad or m]
+
+
+POSE_NAMES = ("x", "y", "z", "rx", "ry", "rz")
+POSE_UNITS = ("m", "m", "m", "rad", "rad", "rad")
+ARM_COMMAND_TYPES = {
+    ActionKind.EE_DELTA: ("geometry_msgs/msg/TwistStamped",),
+    ActionKind.EE_POSE: ("geometry_msgs/msg/PoseStamped",),
+    ActionKind.JOINT_POSITION: ("trajectory_msgs/msg/JointTrajectory", "std_msgs/msg/Float64MultiArray"),
+}
+
+
+class Camera(StrictModel):
+    """A colour camera. `compressed`: the topic carries sensor_msgs/CompressedImage."""
+
+    topic: Topic
+    width: Annotated[int, Field(gt=0)]
+    height: Annotated[int, Field(gt=0)]
+    encoding: Literal[ENCODINGS] = "rgb8"
+    compressed: bool = False
+    max_age_s: Positive
+
+
+class Joints(StrictModel):
+    """sensor_msgs/JointState; `names` is the order everything else uses, whatever order the driver sends."""
+
+    topic: Topic
+    names: Annotated[tuple[str, ...], Field(min_length=1)]
+    max_age_s: Positive
+
+
+class PoseTopic(StrictModel):
+    """geometry_msgs/PoseStamped of the tool centre point; its header.frame_id must be the contract's base_frame."""
+
+    topic: Topic
+    max_age_s: Positive
+
+
+class ArmCommand(StrictModel):
+    """Where arm commands go; `type` must fit the action kind."""
+
+    topic: Topic
+    type: Literal["geometry_msgs/msg/TwistStamped", "geometry_msgs/msg/PoseStamped",
+                  "trajectory_msgs/msg/JointTrajectory", "std_msgs/msg/Float64MultiArray"]
+
+
+class Gripper(StrictModel):
+    """A gripper as its own channel: the chunk's last column, 0 closed .. 1 open.
+
+    `closed_at`/`open_at`: what the driver takes for 0 and 1 (m, rad or fraction) where type is Float64MultiArray.
+    """
+
+    topic: Topic
+    type: Literal["vla_msgs/msg/GripperCommand", "std_msgs/msg/Float64MultiArray"] = "vla_msgs/msg/GripperCommand"
+    closed_at: float = 0.0
+    open_at: float = 1.0
+    max_effort_n: Annotated[float, Field(ge=0)] = 0.0
+    max_speed_per_s: Positive = 10.0
+
+
+class Action(StrictModel):
+    """The action space. `joints`: names of the commanded joints, for joint_position only."""
+
+    kind: ActionKind
+    rate_hz: Positive
+    joints: tuple[str, ...] = ()
+    command: ArmCommand
+    gripper: Gripper | None = None
+
+
+class Workspace(StrictModel):
+    """A box for the tool centre point in the base frame [m]."""
+
+    x: Range
+    y: Range
+    z: Range
+
+
+class Limits(StrictModel):
+    """What the guard holds every command to.
+
+    Cartesian kinds need the linear and angular limits and the workspace; joint_position needs the joint limits,
+    one value per commanded joint. `jump_factor`: a command above this multiple of a velocity limit is a fault, not
+    something to reduce.
+    """
+
+    linear_velocity_m_s: Positive | None = None
+    linear_acceleration_m_s2: Positive | None = None
+    angular_velocity_rad_s: Positive | None = None
+    angular_acceleration_rad_s2: Positive | None = None
+    workspace: Workspace | None = None
+    joint_position: tuple[Range, ...] = ()
+    joint_velocity: tuple[Positive, ...] = ()
+    joint_acceleration: tuple[Positive, ...] = ()
+    jump_factor: Annotated[float, Field(ge=1)] = 5.0
+
+
+class Watchdog(StrictModel):
+    """When the guard stops by itself. `silence_s`: no chunk for this long (steady clock). `state_max_age_s`: ROS time."""
+
+    silence_s: Positive
+    state_max_age_s: Positive
+    clock_jump_s: Positive = 1.0
+
+
+class Stop(StrictModel):
+    """How a stop looks to the robot.
+
+    zero_velocity: keep sending a zero twist (ee_delta). hold_position: keep sending where it was when it stopped
+    (ee_pose, joint_position). silence: send nothing, for drivers that stop by themselves.
+    """
+
+    behaviour: Literal["zero_velocity", "hold_position", "silence"]
+    gripper: Literal["keep", "open"] = "keep"
+
+
+class RobotContract(StrictModel):
+    """Everything the stack knows about one robot."""
+
+    name: str
+    description: str = ""
+    base_frame: str
+    tool_frame: str
+    control_rate_hz: Positive  # commands a second that the guard sends
+    cameras: dict[str, Camera]
+    joints: Joints
+    pose: PoseTopic | None = None
+    action: Action
+    limits: Limits
+    watchdog: Watchdog
+    stop: Stop
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """Column names of an action chunk: arm columns, then `gripper` if there is one."""
+        arm = self.action.joints if self.action.kind is ActionKind.JOINT_POSITION else POSE_NAMES
+        return arm + (("gripper",) if self.action.gripper else ())
+
+    @property
+    def action_units(self) -> tuple[str, ...]:
+        """Units of the columns of an action chunk."""
+        joint = self.action.kind is ActionKind.JOINT_POSITION
+        arm = ("rad",) * len(self.action.joints) if joint else POSE_UNITS
+        return arm + (("fraction",) if self.action.gripper else ())
+
+    @property
+    def command_names(self) -> tuple[str, ...]:
+        """Names of the values of a RobotCommand message (arm, then gripper)."""
+        gripper = ("gripper",) if self.action.gripper else ()
+        if self.action.kind is ActionKind.EE_DELTA:
+            return ("vx", "vy", "vz", "wx", "wy", "wz") + gripper
+        if self.action.kind is ActionKind.EE_POSE:
+            return ("x", "y", "z", "qx", "qy", "qz", "qw") + gripper
+        return self.action.joints + gripper
+
+    @property
+    def command_units(self) -> tuple[str, ...]:
+        """Units of the values of a RobotCommand message."""
+        gripper = ("fraction",) if self.action.gripper else ()
+        if self.action.kind is ActionKind.EE_DELTA:
+            return ("m/s",) * 3 + ("rad/s",) * 3 + gripper
+        if self.action.kind is ActionKind.EE_POSE:
+            return ("m",) * 3 + ("quaternion",) * 4 + gripper
+        return ("rad",) * len(self.action.joints) + gripper
+
+    @property
+    def action_dt_ns(self) -> int:
+        """Time between two rows of a chunk [ns]."""
+        return seconds_to_ns(1.0 / self.action.rate_hz)
+
+    @property
+    def control_dt_ns(self) -> int:
+        """Time between two commands [ns]."""
+        return seconds_to_ns(1.0 / self.control_rate_hz)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RobotContract:
+        _check_topics(self)
+        _check_command(self)
+        _check_limits(self)
+        return self
+
+
+def load_contract(path: Path | str) -> RobotContract:
+    """Read config/robots/<name>.yaml. Raises: ContractError naming every mistake."""
+    return load_yaml(RobotContract, path, ContractError)
+
+
+def parse_contract(data: object, where: str) -> RobotContract:
+    """Validate a contract that is already a mapping (one stored in a bundle). Raises: ContractError."""
+    return parse(RobotContract, data, where, ContractError)
+
+
+def _check_topics(contract: RobotContract) -> None:
+    topics = [camera.topic for camera in contract.cameras.values()] + [contract.joints.topic]
+    topics += [contract.pose.topic] if contract.pose else []
+    topics += [contract.action.command.topic] + ([contract.action.gripper.topic] if contract.action.gripper else [])
+    twice = sorted({topic for topic in topics if topics.count(topic) > 1})
+    if twice:
+        raise ValueError(f"topic {', '.join(twice)} is used twice; each stream needs its own")
+
+
+def _check_command(contract: RobotContract) -> None:
+    action = contract.action
+    allowed = ARM_COMMAND_TYPES[action.kind]
+    if action.command.type not in allowed:
+        raise ValueError(f"action.command.type: got {action.command.type}, expected {' or '.join(allowed)} "
+                         f"for kind {action.kind}")
+    if (action.kind is ActionKind.JOINT_POSITION) != bool(action.joints):
+        raise ValueError(f"action.joints: got {list(action.joints)}; kind joint_position needs the commanded joints, "
+                         "other kinds take none")
+    unknown = [name for name in action.joints if name not in contract.joints.names]
+    if unknown:
+        raise ValueError(f"action.joints: {unknown} are not among joints.names {list(contract.joints.names)}")
+    allowed_stop = {"silence", "zero_velocity" if action.kind is ActionKind.EE_DELTA else "hold_position"}
+    if contract.stop.behaviour not in allowed_stop:
+        raise ValueError(f"stop.behaviour: got {contract.stop.behaviour}, expected one of {sorted(allowed_stop)} "
+                         f"for kind {action.kind}")
+
+
+def _check_limits(contract: RobotContract) -> None:
+    limits, action = contract.limits, contract.action
+    if action.kind is ActionKind.JOINT_POSITION:
+        for field in ("joint_position", "joint_velocity", "joint_acceleration"):
+            count = len(getattr(limits, field))
+            if count != len(action.joints):
+                raise ValueError(f"limits.{field}: got {count} values, expected {len(action.joints)}, "
+                                 "one per action.joints")
+    else:
+        needed = ("linear_velocity_m_s", "linear_acceleration_m_s2", "angular_velocity_rad_s",
+                  "angular_acceleration_rad_s2", "workspace")
+        missing = [field for field in needed if getattr(limits, field) is None]
+        if missing:
+            raise ValueError(f"limits: {', '.join(missing)} missing; kind {action.kind} needs them")
+        if contract.pose is None:
+            raise ValueError(f"pose is missing; kind {action.kind} needs the tool pose for its workspace limit")
+    ranges = list(limits.joint_position)
+    ranges += [limits.workspace.x, limits.workspace.y, limits.workspace.z] if limits.workspace else []
+    for low, high in ranges:
+        if not low < high:
+            raise ValueError(f"limits: range [{low}, {high}] is empty; the first value must be the smaller one")

@@ -1,0 +1,38 @@
+"""Errors in, one clear sentence out: every refusal says what it got, what it expected, where, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class VlaError(ValueError):
+    """A refusal meant for the user; its text stands on its own without a traceback."""
+
+
+class ContractError(VlaError):
+    """A robot contract is malformed, or something does not match it."""
+
+
+class ConfigError(VlaError):
+    """A configuration file is malformed."""
+
+
+class BundleError(VlaError):
+    """A checkpoint bundle is missing a part, was altered, or does not fit its use."""
+
+
+class ObservationError(VlaError):
+    """An observation is missing, stale, or of the wrong kind."""
+
+
+class InstructionError(VlaError):
+    """An instruction cannot be read by the policy."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt `name`: `did you mean 'x'? known: a, b, x`."""
+    known = list(known)
+    close = get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}known: {', '.join(known) or 'none'}"
