@@ -6,22 +6,53 @@ and the guard all read this one file.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from vla_policy.errors import ContractError
+from vla_policy.errors import ContractError, nearest
 from vla_policy.strict import StrictModel, load_yaml, parse
 from vla_policy.types import seconds_to_ns
 
-Positive = Annotated[float, Field(gt=0)]
-Topic = Annotated[str, Field(pattern=r"^/[A-Za-z][\w/]*$")]
-Range = tuple[float, float]
-
-ENCODINGS = ("rgb8", "bgr8", "rgba8", "bgra8", "mono8", "yuv422", "yuv422_yuy2",
+ENCODINGS = ("rgb8", "bgr8", "rgba8", "bgra8", "mono8", "yuv422", "uyvy", "yuv422_yuy2", "yuyv",
              "bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8")
+
+
+def _topic(text: str) -> str:
+    if not re.fullmatch(r"(/[A-Za-z_]\w*)+", text):
+        raise ValueError(f"got '{text}', expected an absolute topic name such as /joint_states")
+    return text
+
+
+def _word(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z]\w*", text):
+        raise ValueError(f"got '{text}', expected a word of letters, digits and _, beginning with a letter")
+    return text
+
+
+def _increasing(pair: tuple[float, float]) -> tuple[float, float]:
+    if not pair[0] < pair[1]:
+        raise ValueError(f"got [{pair[0]}, {pair[1]}], an empty range; the first value must be the smaller one")
+    return pair
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{', '.join(twice)} is named twice; expected each joint once")
+    return names
+
+
+Positive = Annotated[float, Field(gt=0)]
+Name = Annotated[str, Field(min_length=1)]
+Word = Annotated[str, AfterValidator(_word)]
+Topic = Annotated[str, AfterValidator(_topic)]
+Range = Annotated[tuple[float, float], AfterValidator(_increasing)]
+JointNames = Annotated[tuple[Name, ...], AfterValidator(_distinct)]
 
 
 class ActionKind(StrEnum):
@@ -56,7 +87,7 @@ class Joints(StrictModel):
     """sensor_msgs/JointState; `names` is the order everything else uses, whatever order the driver sends."""
 
     topic: Topic
-    names: Annotated[tuple[str, ...], Field(min_length=1)]
+    names: Annotated[JointNames, Field(min_length=1)]
     max_age_s: Positive
 
 
@@ -94,7 +125,7 @@ class Action(StrictModel):
 
     kind: ActionKind
     rate_hz: Positive
-    joints: tuple[str, ...] = ()
+    joints: JointNames = ()
     command: ArmCommand
     gripper: Gripper | None = None
 
@@ -148,12 +179,12 @@ class Stop(StrictModel):
 class RobotContract(StrictModel):
     """Everything the stack knows about one robot."""
 
-    name: str
+    name: Word
     description: str = ""
-    base_frame: str
-    tool_frame: str
+    base_frame: Name
+    tool_frame: Name
     control_rate_hz: Positive  # commands a second that the guard sends
-    cameras: dict[str, Camera]
+    cameras: dict[Word, Camera]
     joints: Joints
     pose: PoseTopic | None = None
     action: Action
@@ -206,9 +237,9 @@ class RobotContract(StrictModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> RobotContract:
-        _check_topics(self)
-        _check_command(self)
-        _check_limits(self)
+        mistakes = [*_topic_mistakes(self), *_command_mistakes(self), *_limit_mistakes(self)]
+        if mistakes:
+            raise ValueError("; ".join(mistakes))
         return self
 
 
@@ -222,51 +253,46 @@ def parse_contract(data: object, where: str) -> RobotContract:
     return parse(RobotContract, data, where, ContractError)
 
 
-def _check_topics(contract: RobotContract) -> None:
-    topics = [camera.topic for camera in contract.cameras.values()] + [contract.joints.topic]
-    topics += [contract.pose.topic] if contract.pose else []
-    topics += [contract.action.command.topic] + ([contract.action.gripper.topic] if contract.action.gripper else [])
+def _topic_mistakes(contract: RobotContract) -> Iterator[str]:
+    streams = [*contract.cameras.values(), contract.joints, contract.pose, contract.action.command,
+               contract.action.gripper]
+    topics = [stream.topic for stream in streams if stream is not None]
     twice = sorted({topic for topic in topics if topics.count(topic) > 1})
     if twice:
-        raise ValueError(f"topic {', '.join(twice)} is used twice; each stream needs its own")
+        yield f"topic {', '.join(twice)} is used twice; each stream needs its own"
 
 
-def _check_command(contract: RobotContract) -> None:
+def _command_mistakes(contract: RobotContract) -> Iterator[str]:
     action = contract.action
     allowed = ARM_COMMAND_TYPES[action.kind]
     if action.command.type not in allowed:
-        raise ValueError(f"action.command.type: got {action.command.type}, expected {' or '.join(allowed)} "
-                         f"for kind {action.kind}")
+        yield f"action.command.type: got {action.command.type}, expected {' or '.join(allowed)} for kind {action.kind}"
     if (action.kind is ActionKind.JOINT_POSITION) != bool(action.joints):
-        raise ValueError(f"action.joints: got {list(action.joints)}; kind joint_position needs the commanded joints, "
-                         "other kinds take none")
-    unknown = [name for name in action.joints if name not in contract.joints.names]
-    if unknown:
-        raise ValueError(f"action.joints: {unknown} are not among joints.names {list(contract.joints.names)}")
-    allowed_stop = {"silence", "zero_velocity" if action.kind is ActionKind.EE_DELTA else "hold_position"}
+        yield (f"action.joints: got {list(action.joints)}; kind joint_position needs the commanded joints, "
+               "other kinds take none")
+    for name in action.joints:
+        if name not in contract.joints.names:
+            yield f"action.joints: '{name}' is not among joints.names; {nearest(name, contract.joints.names)}"
+    if action.gripper and action.gripper.closed_at == action.gripper.open_at:
+        yield f"action.gripper: closed_at and open_at are both {action.gripper.open_at}; expected two positions"
+    allowed_stop = ("zero_velocity" if action.kind is ActionKind.EE_DELTA else "hold_position", "silence")
     if contract.stop.behaviour not in allowed_stop:
-        raise ValueError(f"stop.behaviour: got {contract.stop.behaviour}, expected one of {sorted(allowed_stop)} "
-                         f"for kind {action.kind}")
+        yield (f"stop.behaviour: got {contract.stop.behaviour}, expected {' or '.join(allowed_stop)} "
+               f"for kind {action.kind}")
 
 
-def _check_limits(contract: RobotContract) -> None:
+def _limit_mistakes(contract: RobotContract) -> Iterator[str]:
     limits, action = contract.limits, contract.action
     if action.kind is ActionKind.JOINT_POSITION:
         for field in ("joint_position", "joint_velocity", "joint_acceleration"):
             count = len(getattr(limits, field))
             if count != len(action.joints):
-                raise ValueError(f"limits.{field}: got {count} values, expected {len(action.joints)}, "
-                                 "one per action.joints")
-    else:
-        needed = ("linear_velocity_m_s", "linear_acceleration_m_s2", "angular_velocity_rad_s",
-                  "angular_acceleration_rad_s2", "workspace")
-        missing = [field for field in needed if getattr(limits, field) is None]
-        if missing:
-            raise ValueError(f"limits: {', '.join(missing)} missing; kind {action.kind} needs them")
-        if contract.pose is None:
-            raise ValueError(f"pose is missing; kind {action.kind} needs the tool pose for its workspace limit")
-    ranges = list(limits.joint_position)
-    ranges += [limits.workspace.x, limits.workspace.y, limits.workspace.z] if limits.workspace else []
-    for low, high in ranges:
-        if not low < high:
-            raise ValueError(f"limits: range [{low}, {high}] is empty; the first value must be the smaller one")
+                yield f"limits.{field}: got {count} values, expected {len(action.joints)}, one per action.joints"
+        return
+    needed = ("linear_velocity_m_s", "linear_acceleration_m_s2", "angular_velocity_rad_s",
+              "angular_acceleration_rad_s2", "workspace")
+    missing = [field for field in needed if getattr(limits, field) is None]
+    if missing:
+        yield f"limits: {', '.join(missing)} missing; kind {action.kind} needs them"
+    if contract.pose is None:
+        yield f"pose is missing; kind {action.kind} needs the tool pose for its workspace limit"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -23,12 +25,14 @@ Model = TypeVar("Model", bound=StrictModel)
 def parse(model: type[Model], data: Any, where: str, error: type[VlaError]) -> Model:
     """Validate `data` as `model`; `where` names its origin in messages.
 
-    Raises: `error` with one line per mistake.
+    Raises: `error` naming every mistake.
     """
     if not isinstance(data, dict):
         raise error(f"{where}: got {type(data).__name__}, expected a mapping with {', '.join(model.model_fields)}")
     try:
-        return model.model_validate(data)
+        # By way of JSON, because only there pydantic's strict mode takes lists as tuples and words as enums, which is
+        # all that YAML can write; text is not taken for a number, nor true for 1.
+        return model.model_validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as problem:
         lines = [_explain(model, item) for item in problem.errors()]
         raise error(f"{where}: " + "; ".join(lines)) from None
@@ -40,34 +44,67 @@ def load_yaml(model: type[Model], path: Path | str, error: type[VlaError]) -> Mo
     if not path.is_file():
         raise error(f"{path}: no such file; {nearest(path.name, sorted(p.name for p in path.parent.glob('*.yaml')))}")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except yaml.MarkedYAMLError as problem:
+        line = f", line {problem.problem_mark.line + 1}" if problem.problem_mark else ""
+        raise error(f"{path}{line}: {problem.problem}; correct the YAML there") from None
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
-        raise error(f"{path}: not valid YAML: {' '.join(str(problem).split())}") from None
+        raise error(f"{path}: got no YAML text, expected YAML in UTF-8: {' '.join(str(problem).split())}") from None
     return parse(model, data, str(path), error)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML that refuses a key written twice, where PyYAML would keep the last in silence, and reads 1e-4 as a number."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"key '{key.value}' is written twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return node
+
+
+# YAML 1.2's rule for floats; PyYAML follows 1.1, where 1e-4 without a point is text.
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+\Z"), list("-+0123456789"))
+
+
+# JSON's words in pydantic's messages -> YAML's.
+_WORDS = {"input should be an object": "expected a mapping", "a valid array": "a list", " after validation": "",
+          "input should be": "expected"}
+
+
 def _explain(model: type[BaseModel], item: Any) -> str:
-    place = ".".join(str(part) for part in item["loc"]) or "top level"
+    parts = [str(part) for part in item["loc"] if part != "[key]"]
+    place = ".".join(parts)
     if item["type"] == "extra_forbidden":
-        known = _fields_at(model, item["loc"][:-1])
-        return f"unknown key '{place}'; {nearest(str(item['loc'][-1]), known)}"
+        return f"unknown key '{place}'; {nearest(parts[-1], _fields_at(model, item['loc'][:-1]))}"
     if item["type"] == "missing":
         return f"key '{place}' is missing; add it"
     if item["type"] == "value_error":
-        return f"{place}: {item['ctx']['error']}"
-    return f"{place}: got {item['input']!r}, {item['msg'][0].lower()}{item['msg'][1:]}"
+        return f"{place}: {item['ctx']['error']}" if place else str(item["ctx"]["error"])
+    text = item["msg"][0].lower() + item["msg"][1:]
+    for word, better in _WORDS.items():
+        text = text.replace(word, better)
+    return f"{place}: got {item['input']!r}, {text}"
 
 
 def _fields_at(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
-    """Field names of the model that stands at `loc` below `model`; dict keys on the way are passed over."""
+    """Field names of the model that stands at `loc` below `model`."""
     current: Any = model
-    for part in loc:
-        if not (isinstance(current, type) and issubclass(current, BaseModel)):
-            break
+    parts = iter(loc)
+    for part in parts:
         field = current.model_fields.get(str(part))
-        if field is not None:
-            current = _inner_model(field.annotation)
-    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+        inner = _inner_model(field.annotation) if field else None
+        if inner is None:
+            return []
+        current = inner
+        if get_origin(field.annotation) in (dict, tuple):
+            next(parts, None)  # the key or index inside it
+    return list(current.model_fields)
 
 
 def _inner_model(annotation: Any) -> Any:
