@@ -1,0 +1,221 @@
+"""In: a command. Out: a process whose lines carry its name and that leaves nothing running behind."""
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import itertools
+import logging
+import os
+import pty
+import shlex
+import signal
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import IO, Any, Optional, Union
+
+from ._refuse import strict_keywords
+from .action import Action, Condition, LaunchContext, SomeSubstitutionsType, perform
+from .conditions import IfCondition
+from .event_handlers import OnProcessExit, OnShutdown
+from .events.process import ProcessExited, ProcessStarted
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+_counter = itertools.count(1)
+
+
+def _end_with_parent() -> None:
+    """In the child: get SIGTERM when the launch itself is killed, so that nothing runs on without it."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@strict_keywords
+class ExecuteProcess(Action):
+    """Run a command; its process group is ended with it.
+
+    `output` is 'screen', 'both' (the same) or 'log' (stdout goes to the log file only). `on_exit` is a list of actions
+    or a function (event, context) -> actions. At shutdown: SIGINT, SIGTERM after `sigterm_timeout`, then SIGKILL.
+    """
+
+    def __init__(self, *, cmd: Iterable[SomeSubstitutionsType], name: Optional[SomeSubstitutionsType] = None,
+                 prefix: Optional[SomeSubstitutionsType] = None, cwd: Optional[SomeSubstitutionsType] = None,
+                 env: Optional[Mapping[SomeSubstitutionsType, SomeSubstitutionsType]] = None,
+                 additional_env: Optional[Mapping[SomeSubstitutionsType, SomeSubstitutionsType]] = None,
+                 shell: bool = False, sigterm_timeout: SomeSubstitutionsType = "5",
+                 sigkill_timeout: SomeSubstitutionsType = "5", emulate_tty: bool = False,
+                 output: SomeSubstitutionsType = "log", on_exit: Any = None,
+                 respawn: Union[bool, SomeSubstitutionsType] = False, respawn_delay: Optional[float] = None,
+                 respawn_max_retries: int = -1, condition: Optional[Condition] = None) -> None:
+        super().__init__(condition=condition)
+        self.cmd = list(cmd)
+        self.name = name
+        self.prefix = prefix
+        self.cwd = cwd
+        self.env = env
+        self.additional_env = additional_env
+        self.shell = shell
+        self.sigterm_timeout = sigterm_timeout
+        self.sigkill_timeout = sigkill_timeout
+        self.emulate_tty = emulate_tty
+        self.output = output
+        self.on_exit = on_exit
+        self.respawn = respawn
+        self.respawn_delay = respawn_delay
+        self.respawn_max_retries = respawn_max_retries
+        self._stop_asked = asyncio.Event()
+
+    def sub_actions(self) -> list[Any]:
+        return list(self.on_exit) if isinstance(self.on_exit, (list, tuple)) else []
+
+    def command(self, context: LaunchContext) -> list[str]:
+        """Return the words of the command."""
+        return [perform(context, word) for word in self.cmd]
+
+    def execute(self, context: LaunchContext) -> None:
+        if context.is_shutdown:
+            return
+        if self.on_exit is not None:
+            context.register_event_handler(OnProcessExit(target_action=self, on_exit=self.on_exit))
+        context.register_event_handler(OnShutdown(on_shutdown=lambda event, context: self._stop_asked.set()))
+        command = self.command(context)
+        if self.prefix is not None:
+            command = shlex.split(perform(context, self.prefix)) + command
+        base = perform(context, self.name) if self.name is not None else Path(shlex.split(command[0])[0]).name
+        respawn = self.respawn if isinstance(self.respawn, bool) else \
+            IfCondition(self.respawn).evaluate(context)
+        context.start(self._run(context, _Launched(
+            name=f"{base}-{next(_counter)}", command=command, env=self._environment(context),
+            cwd=None if self.cwd is None else perform(context, self.cwd), respawn=respawn,
+            to_screen=self._to_screen(context), sigterm_s=float(perform(context, self.sigterm_timeout)),
+            sigkill_s=float(perform(context, self.sigkill_timeout)))))
+
+    def _environment(self, context: LaunchContext) -> dict[str, str]:
+        env = dict(context.environment) if self.env is None else \
+            {perform(context, name): perform(context, value) for name, value in self.env.items()}
+        for name, value in (self.additional_env or {}).items():
+            env[perform(context, name)] = perform(context, value)
+        return env
+
+    def _to_screen(self, context: LaunchContext) -> bool:
+        output = os.environ.get("OVERRIDE_LAUNCH_PROCESS_OUTPUT") or perform(context, self.output)
+        if output not in ("screen", "both", "log"):
+            raise RuntimeError(f"launch stand-in: got output={output!r}, expected 'screen', 'both' or 'log'")
+        return output != "log"
+
+    async def _run(self, context: LaunchContext, launched: _Launched) -> None:
+        """Run the process, again where it respawns, and tell the launch how it ended."""
+        for attempt in itertools.count():
+            await self._run_once(context, launched)
+            may_respawn = self.respawn_max_retries < 0 or attempt < self.respawn_max_retries
+            if not (launched.respawn and may_respawn) or context.is_shutdown:
+                return
+            try:
+                await asyncio.wait_for(self._stop_asked.wait(), self.respawn_delay or 0.0)
+                return
+            except asyncio.TimeoutError:
+                continue
+
+    async def _run_once(self, context: LaunchContext, launched: _Launched) -> None:
+        log = logging.getLogger(launched.name)
+        try:
+            process, readers = await self._spawn(launched)
+        except OSError as error:
+            log.error("could not be started: %s", error)
+            return
+        log.info("process started with pid [%d]", process.pid)
+        details: dict[str, Any] = dict(action=self, name=launched.name, cmd=launched.command, pid=process.pid)
+        context.emit_event_sync(ProcessStarted(**details))
+        code = await self._wait(process, launched, log)
+        _signal_group(process.pid, signal.SIGKILL)  # whatever it has left running
+        await asyncio.wait(readers, timeout=1.0)
+        if code == 0:
+            log.info("process has finished cleanly [pid %d]", process.pid)
+        else:
+            log.error("process has died [pid %d, exit code %d, cmd '%s'].", process.pid, code,
+                      " ".join(launched.command))
+        context.emit_event_sync(ProcessExited(**details, returncode=code))
+
+    async def _spawn(self, launched: _Launched) -> tuple[asyncio.subprocess.Process, list[asyncio.Task[None]]]:
+        """Start the process in its own session, and a task per output stream that prints its lines."""
+        master, slave = pty.openpty() if self.emulate_tty else (-1, -1)
+        pipe = slave if self.emulate_tty else subprocess.PIPE
+        options: dict[str, Any] = dict(stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, cwd=launched.cwd,
+                                       env=launched.env, start_new_session=True, preexec_fn=_end_with_parent)
+        try:
+            if self.shell:
+                process = await asyncio.create_subprocess_shell(" ".join(launched.command), **options)
+            else:
+                process = await asyncio.create_subprocess_exec(*launched.command, **options)
+        finally:
+            if self.emulate_tty:
+                os.close(slave)
+        if self.emulate_tty:
+            streams = [(await _reader_of(os.fdopen(master, "rb", 0)), launched.to_screen)]
+        else:
+            assert process.stdout is not None and process.stderr is not None
+            streams = [(process.stdout, launched.to_screen), (process.stderr, True)]
+        return process, [asyncio.create_task(_print_lines(stream, launched.name, screen))
+                         for stream, screen in streams]
+
+    async def _wait(self, process: asyncio.subprocess.Process, launched: _Launched, log: logging.Logger) -> int:
+        """Wait for the end; once a stop is asked for, raise the tone in steps."""
+        ended = asyncio.create_task(process.wait())
+        asked = asyncio.create_task(self._stop_asked.wait())
+        await asyncio.wait([ended, asked], return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        for number, patience_s in ((signal.SIGINT, launched.sigterm_s), (signal.SIGTERM, launched.sigkill_s),
+                                   (signal.SIGKILL, None)):
+            if ended.done():
+                break
+            log.info("sending signal '%s' to process[%s]", number.name, launched.name)
+            _signal_group(process.pid, number)
+            await asyncio.wait([ended], timeout=patience_s)
+        return await ended
+
+
+class _Launched:
+    """What a process was started with, all substitutions performed."""
+
+    def __init__(self, *, name: str, command: list[str], env: dict[str, str], cwd: Optional[str], respawn: bool,
+                 to_screen: bool, sigterm_s: float, sigkill_s: float) -> None:
+        self.name = name
+        self.command = command
+        self.env = env
+        self.cwd = cwd
+        self.respawn = respawn
+        self.to_screen = to_screen
+        self.sigterm_s = sigterm_s
+        self.sigkill_s = sigkill_s
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    """Signal the whole process group; it may be gone already."""
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:
+        return
+
+
+async def _reader_of(master: IO[bytes]) -> asyncio.StreamReader:
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), master)
+    return reader
+
+
+async def _print_lines(stream: asyncio.StreamReader, name: str, screen: bool) -> None:
+    """Log each line as '[name] line'; a last line without an end is printed too."""
+    log = logging.getLogger("launch.output.screen" if screen else "launch.output.log")
+    rest = b""
+    while True:
+        try:
+            chunk = await stream.read(65536)
+        except OSError:  # a pseudo-terminal ends with an error where a pipe ends with nothing
+            chunk = b""
+        *lines, rest = (rest + chunk).split(b"\n")
+        if not chunk and rest:
+            lines, rest = [rest], b""
+        for line in lines:
+            log.info("[%s] %s", name, line.decode(errors="replace").rstrip("\r"))
+        if not chunk:
+            return
