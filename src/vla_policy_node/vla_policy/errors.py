@@ -30,6 +30,10 @@ class InstructionError(VlaError):
     """An instruction cannot be read by the policy."""
 
 
+class ActionError(VlaError):
+    """What a model put out cannot be an action."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for a misspelt `name`: `did you mean 'x'? known: a, b, x`."""
     known = list(known)

@@ -1,0 +1,1 @@
+"""Action heads, one file each; `vla_policy.model.registry` names them."""

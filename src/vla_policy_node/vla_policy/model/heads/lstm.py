@@ -1,0 +1,42 @@
+"""The features of a window in, a chunk of actions per frame out: an LSTM that adds what the past says to each frame's feature.
+
+The recurrence starts from zero at the window's first frame. Its contribution starts at zero too, so that training begins with a
+policy that acts on the newest frame and learns what the past adds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from vla_policy.model.config import ModelConfig
+from vla_policy.model.heads.base import ActionHead, ActionShape, ChunkDecoder
+from vla_policy.strict import StrictModel
+
+
+class LstmHead(ActionHead):
+    """LSTM beside a skip connection, then a small perceptron."""
+
+    class Options(StrictModel):
+        """hidden_size, layers: of the LSTM. dropout: on what the past adds. decoder_size: width of the perceptron."""
+
+        hidden_size: Annotated[int, Field(ge=1)] = 128
+        layers: Annotated[int, Field(ge=1)] = 1
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+        decoder_size: Annotated[int, Field(ge=1)] = 256
+
+    def __init__(self, config: ModelConfig, hidden_size: int, shape: ActionShape) -> None:
+        super().__init__(config, hidden_size, shape)
+        options = self.Options(**config.head_options)
+        self.lstm = nn.LSTM(hidden_size, options.hidden_size, options.layers, batch_first=True)
+        self.dropout = nn.Dropout(options.dropout)
+        self.past = nn.Linear(options.hidden_size, hidden_size)
+        nn.init.zeros_(self.past.weight)
+        nn.init.zeros_(self.past.bias)
+        self.decoder = ChunkDecoder(hidden_size, shape, options.decoder_size)
+
+    def forward(self, features_BWD: Tensor) -> tuple[Tensor, Tensor | None]:
+        past, _ = self.lstm(features_BWD)
+        return self.decoder(features_BWD + self.past(self.dropout(past)))

@@ -1,0 +1,86 @@
+"""An instruction in, token ids out. The vocabulary is closed: a word that training never saw is refused, not guessed at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+from tokenizers import normalizers, pre_tokenizers
+from tokenizers.models import WordLevel
+
+from vla_policy.errors import BundleError, InstructionError, nearest
+
+PAD, UNKNOWN = "[PAD]", "[UNK]"
+
+
+class Tokenizer:
+    """Lower-case words and punctuation marks -> ids; id 0 is padding."""
+
+    def __init__(self, core: tokenizers.Tokenizer) -> None:
+        self._core = core
+        self._unknown_id = core.token_to_id(UNKNOWN)
+
+    @classmethod
+    def build(cls, sentences: Iterable[str]) -> Tokenizer:
+        """A tokenizer that knows the words of `sentences`, in alphabetical order."""
+        core = tokenizers.Tokenizer(WordLevel({PAD: 0, UNKNOWN: 1}, unk_token=UNKNOWN))
+        core.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+        core.pre_tokenizer = pre_tokenizers.Whitespace()
+        words = sorted({word for sentence in sentences for word in cls._split(core, sentence)})
+        core.model = WordLevel({word: index for index, word in enumerate([PAD, UNKNOWN, *words])}, unk_token=UNKNOWN)
+        return cls(core)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Tokenizer:
+        """Read a tokenizer.json. Raises: BundleError."""
+        try:
+            return cls(tokenizers.Tokenizer.from_file(str(path)))
+        except Exception as problem:  # the library raises bare Exception
+            raise BundleError(f"{path}: not a tokenizer: {problem}; take the file from a whole bundle") from None
+
+    def save(self, path: Path | str) -> None:
+        """Write a tokenizer.json."""
+        self._core.save(str(path))
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of ids."""
+        return self._core.get_vocab_size()
+
+    def encode(self, text: str, length: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Ids (length,), padded at the end, and the mask (length,), True where text is.
+
+        Raises: InstructionError for an empty text, unknown words or more than `length` tokens.
+        """
+        encoding = self._core.encode(text)
+        if not encoding.ids:
+            raise InstructionError(f"instruction: got '{text}', expected words; say what to do")
+        self._refuse_unknown(text, encoding)
+        if len(encoding.ids) > length:
+            raise InstructionError(f"instruction: got {len(encoding.ids)} tokens in '{text}', expected at most {length}; "
+                                   "say it shorter")
+        ids, mask = np.zeros(length, np.int64), np.zeros(length, np.bool_)
+        ids[: len(encoding.ids)], mask[: len(encoding.ids)] = encoding.ids, True
+        return ids, mask
+
+    def encode_batch(self, texts: Sequence[str], length: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """`encode` for several texts: ids and mask, (B, length)."""
+        pairs = [self.encode(text, length) for text in texts]
+        return np.stack([ids for ids, _ in pairs]), np.stack([mask for _, mask in pairs])
+
+    def _refuse_unknown(self, text: str, encoding: tokenizers.Encoding) -> None:
+        if self._unknown_id is None or self._unknown_id not in encoding.ids:
+            return
+        places = zip(encoding.ids, encoding.offsets, strict=True)
+        unknown = [text[start:end].lower() for index, (start, end) in places if index == self._unknown_id]
+        known = sorted(set(self._core.get_vocab()) - {PAD, UNKNOWN})
+        hints = "; ".join(f"'{word}': {nearest(word, known)}" for word in dict.fromkeys(unknown))
+        raise InstructionError(f"instruction: '{text}' has words that the policy was never trained on: {hints}")
+
+    @staticmethod
+    def _split(core: tokenizers.Tokenizer, sentence: str) -> list[str]:
+        normal = core.normalizer.normalize_str(sentence)
+        return [word for word, _ in core.pre_tokenizer.pre_tokenize_str(normal)]

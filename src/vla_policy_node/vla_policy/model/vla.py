@@ -1,0 +1,91 @@
+"""Images, proprioception and an instruction in, action chunks out: backbone, formulation and head joined to one policy model.
+
+Shapes: B batch, W window (oldest frame first), V cameras, S image side, P state, L text, D width, K chunk, A arm dimensions.
+A window shorter than W is padded at its end: everything looks back only, so padding there changes no real frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from vla_policy.contract import RobotContract
+from vla_policy.errors import ContractError, nearest
+from vla_policy.model.config import ModelConfig
+from vla_policy.model.heads.base import ActionShape
+from vla_policy.model.registry import BACKBONES, FORMULATIONS, HEADS, resolve
+from vla_policy.observation.proprioception import proprioception_names
+
+GROUNDING_SIZE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOutput:
+    """What a window gives, for every frame of it.
+
+    arm_BWKA: normalised arm actions. gripper_BWK: logits, positive is open; None without a gripper.
+    grounding_BW3: where the thing that the sentence names is, in the units it was trained on.
+    """
+
+    arm_BWKA: Tensor
+    gripper_BWK: Tensor | None
+    grounding_BW3: Tensor
+
+
+class VLAModel(nn.Module):
+    """A backbone with a formulation and an action head."""
+
+    def __init__(self, config: ModelConfig, shape: ActionShape, state_size: int, vocabulary_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = resolve(BACKBONES, config.backbone, "backbone").create(config, vocabulary_size)
+        width = self.backbone.hidden_size
+        self.formulation = resolve(FORMULATIONS, config.formulation, "formulation")(config, width, state_size)
+        self.head = resolve(HEADS, config.action_head, "action_head")(config, width, shape)
+        self.grounding = nn.Linear(width, GROUNDING_SIZE)
+
+    def forward(self, images_BWVSS3: Tensor, state_BWP: Tensor, text_ids_BL: Tensor,
+                text_mask_BL: Tensor) -> ModelOutput:
+        """Actions for every frame of the windows. images: uint8; state: normalised; mask: True where text is."""
+        batch, window = images_BWVSS3.shape[:2]
+        text_BLD = self.embed_text(text_ids_BL).repeat_interleave(window, 0)
+        mask_BL = text_mask_BL.repeat_interleave(window, 0)
+        memory = self.encode_frame(images_BWVSS3.flatten(0, 1), state_BWP.flatten(0, 1), text_BLD, mask_BL)
+        features_BWD = self.formulation.features(memory.unflatten(0, (batch, window)))
+        arm_BWKA, gripper_BWK = self.head(features_BWD)
+        return ModelOutput(arm_BWKA, gripper_BWK, self.grounding(features_BWD).float())
+
+    def ground(self, images_BVSS3: Tensor, state_BP: Tensor, text_ids_BL: Tensor, text_mask_BL: Tensor) -> Tensor:
+        """Where the thing that each sentence names is, (B, 3), from single frames."""
+        memory = self.encode_frame(images_BVSS3, state_BP, self.embed_text(text_ids_BL), text_mask_BL)
+        return self.grounding(self.formulation.features(memory[:, None]))[:, 0].float()
+
+    def embed_text(self, text_ids_BL: Tensor) -> Tensor:
+        """Word embeddings, (B, L, D); the same for a whole run."""
+        return self.backbone.word_embedding(text_ids_BL)
+
+    def encode_frame(self, images_BVSS3: Tensor, state_BP: Tensor, text_BLD: Tensor, text_mask_BL: Tensor) -> Tensor:
+        """What the formulation keeps of each frame; the policy encodes a frame once and keeps the last W."""
+        pixels_BV3SS = self.backbone.image_processor(images_BVSS3)
+        return self.formulation.encode_frame(self.backbone, pixels_BV3SS, state_BP, text_BLD, text_mask_BL)
+
+    def act(self, memory_BW: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Actions for the newest of the kept frames: arm (B, K, A), gripper logits (B, K)."""
+        arm_BWKA, gripper_BWK = self.head(self.formulation.features(memory_BW))
+        return arm_BWKA[:, -1], None if gripper_BWK is None else gripper_BWK[:, -1]
+
+
+def build_model(config: ModelConfig, contract: RobotContract, vocabulary_size: int) -> VLAModel:
+    """The model that `config` describes, sized for the robot of `contract`, with fresh weights.
+
+    Raises: ContractError where the contract lacks a camera or joint that the model looks at.
+    """
+    for name in config.cameras:
+        if name not in contract.cameras:
+            raise ContractError(f"cameras: the model looks at '{name}', which contract '{contract.name}' lacks; "
+                                f"{nearest(name, contract.cameras)}")
+    has_gripper = contract.action.gripper is not None
+    shape = ActionShape(len(contract.action_names) - has_gripper, config.action_chunk_size, has_gripper)
+    names = proprioception_names(contract, config.proprioception_joints) if config.proprioception else ()
+    return VLAModel(config, shape, len(names), vocabulary_size)
