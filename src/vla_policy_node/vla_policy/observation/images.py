@@ -31,7 +31,7 @@ _CONVERSIONS: dict[str, tuple[int, int | None]] = {
     "bayer_gbrg8": (1, cv2.COLOR_BayerGBRG2RGB),
     "bayer_grbg8": (1, cv2.COLOR_BayerGRBG2RGB),
 }
-_DEPTH = ("16UC1", "32FC1", "mono16", "16SC1", "32FC2", "64FC1")
+_DEPTH = ("16UC1", "32FC1", "mono16", "16SC1", "64FC1")
 _CHANNELS_TO_RGB = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
 
 
@@ -43,7 +43,7 @@ def decode_image(encoding: str, height: int, width: int, step: int, data: Bytes)
     Raises: ObservationError for another encoding, an empty image, a step or data too short for the size.
     """
     if encoding not in _CONVERSIONS:
-        raise ObservationError(_refuse_encoding(encoding))
+        raise ObservationError(f"got encoding '{encoding}', {_why_refused(encoding)}")
     pixel_bytes, conversion = _CONVERSIONS[encoding]
     pixels = _rows(encoding, height, width, step, pixel_bytes, np.frombuffer(data, np.uint8))
     if conversion is None:
@@ -72,8 +72,8 @@ def decode_compressed(data: Bytes) -> Image:
 def check_camera(camera: Camera, width: int, height: int, encoding: str | None) -> None:
     """Hold an image's size and encoding (None: compressed) against the contract. Raises: ObservationError."""
     if encoding is not None and encoding != camera.encoding:
-        known = "" if encoding in _CONVERSIONS else f" ({_refuse_encoding(encoding)})"
-        raise ObservationError(f"{camera.topic}: got encoding {encoding}{known}, expected {camera.encoding}; correct the "
+        why = "" if encoding in _CONVERSIONS else f" {_why_refused(encoding)};"
+        raise ObservationError(f"{camera.topic}: got encoding '{encoding}', expected {camera.encoding};{why} correct the "
                                "contract's camera or the driver")
     if (width, height) != (camera.width, camera.height):
         raise ObservationError(f"{camera.topic}: got {width}x{height}, expected {camera.width}x{camera.height}; set the "
@@ -102,7 +102,7 @@ def _rows(encoding: str, height: int, width: int, step: int, pixel_bytes: int, r
     return raw.reshape(height, step)[:, :row_bytes].reshape(height, width, pixel_bytes)
 
 
-def _refuse_encoding(encoding: str) -> str:
+def _why_refused(encoding: str) -> str:
     if encoding in _DEPTH:
-        return f"encoding {encoding} is a depth image where a colour camera is expected; use the colour topic"
-    return f"encoding '{encoding}' is not a colour encoding that can be read; {nearest(encoding, _CONVERSIONS)}"
+        return "a depth image where a colour camera is expected"
+    return f"no colour encoding that can be read, {nearest(encoding, _CONVERSIONS)}"
