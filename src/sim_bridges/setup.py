@@ -1,0 +1,22 @@
+"""The ament_python package `sim_bridges`."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="sim_bridges",
+    version="0.1.0",
+    packages=find_packages(include=["sim_bridges", "sim_bridges.*"]),
+    package_data={"sim_bridges.tabletop": ["scene.xml"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/sim_bridges"]),
+        ("share/sim_bridges", ["package.xml"]),
+    ],
+    install_requires=["setuptools", "mujoco", "numpy"],
+    zip_safe=False,
+    author="VLA policy maintainers",
+    maintainer="VLA policy maintainers",
+    maintainer_email="maintainers@vla-policy.org",
+    description="Simulators behind one protocol, as a library and as a ROS node, and the evaluation of policies in them.",
+    license="Apache-2.0",
+    entry_points={"console_scripts": []},
+)

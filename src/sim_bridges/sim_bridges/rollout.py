@@ -1,0 +1,83 @@
+"""A sim, a policy and a guard in, one EpisodeResult out: the loop of the nodes in one process, step for step.
+
+The same Policy, Guard and Sim objects run behind the ROS topics; for the same task and seed a lockstep run over ROS sends
+bit for bit the same commands.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable
+
+import numpy as np
+
+from sim_bridges.results import EpisodeResult
+from sim_bridges.sim import Sim
+from vla_policy.action.guard import Decision, Guard, GuardState
+from vla_policy.contract import RobotContract
+from vla_policy.errors import InstructionError
+from vla_policy.run import EndReason, SteppedPolicy
+from vla_policy.types import Command, Observation, seconds_to_ns
+
+Watcher = Callable[[Observation, Decision], None]
+
+
+def rollout(sim: Sim, policy: SteppedPolicy, contract: RobotContract, task: str, seed: int, time_limit_s: float,
+            watch: Watcher | None = None) -> EpisodeResult:
+    """Play one episode to success, time limit or safety stop.
+
+    watch: called before each control period with the observation (with images only where the policy looks) and the guard's
+    decision. Raises: VlaError for an unknown task.
+    """
+    start = time.perf_counter()
+    episode = sim.reset(task, seed)
+    guard, log = Guard(contract, silence_s=math.inf), _Log()
+    reason, message = _play(sim, policy, guard, contract, episode.instruction, seconds_to_ns(time_limit_s), log, watch)
+    wall_s = time.perf_counter() - start
+    return EpisodeResult(
+        task=task, seed=seed, instruction=episode.instruction, success=reason is EndReason.SUCCEEDED, reason=reason.name,
+        message=message, steps=len(log.sent), wall_s=wall_s, control_rate_hz=len(log.sent) / wall_s,
+        commands=_rows(log.sent, contract), requested=_rows(log.raw, contract), latencies_ms=dict(log.latencies_ms))
+
+
+class _Log:
+    def __init__(self) -> None:
+        self.sent: list[Command] = []
+        self.raw: list[Command] = []
+        self.latencies_ms: defaultdict[str, list[float]] = defaultdict(list)
+
+
+def _play(sim: Sim, policy: SteppedPolicy, guard: Guard, contract: RobotContract, instruction: str, limit_ns: int,
+          log: _Log, watch: Watcher | None) -> tuple[EndReason, str]:
+    try:
+        policy.reset(instruction)
+    except InstructionError as problem:
+        return EndReason.INSTRUCTION_REFUSED, str(problem)
+    first_ns = next_tick_ns = sim.time_ns
+    while True:
+        due = sim.time_ns >= next_tick_ns
+        if due and sim.time_ns - first_ns >= limit_ns:
+            return EndReason.TIME_LIMIT, f"the time limit of {limit_ns / 1e9:g} s passed"
+        observation = sim.observe(images=due)
+        if due:
+            guard.accept(policy.step(observation), time.monotonic_ns())
+            next_tick_ns += policy.period_ns
+            for stage, value in policy.timings.items():
+                log.latencies_ms[stage].append(value)
+        decision = guard.command(observation.stamp_ns, observation, time.monotonic_ns())
+        if watch is not None:
+            watch(observation, decision)
+        if decision.status.state is GuardState.STOPPED:
+            return EndReason.SAFETY_STOP, decision.status.message
+        log.sent.append(decision.sent)
+        log.raw.append(decision.raw)
+        sim.advance(decision.sent, contract.control_dt_ns)
+        if sim.success():
+            return EndReason.SUCCEEDED, "the success condition holds"
+
+
+def _rows(commands: list[Command], contract: RobotContract) -> np.ndarray:
+    rows = [np.append(c.arm, [] if c.gripper is None else c.gripper) for c in commands]
+    return np.array(rows, dtype=np.float64).reshape(len(rows), len(contract.command_names))

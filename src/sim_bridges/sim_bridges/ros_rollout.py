@@ -1,0 +1,191 @@
+"""Task and seed in, one EpisodeResult out, played by the nodes: resets the sim, sends the goal, listens."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import rclpy
+from rclpy.action import ActionClient
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.task import Future
+from sensor_msgs.msg import Image
+from std_srvs.srv import Trigger
+from vla_msgs.action import RunPolicy
+from vla_msgs.msg import EpisodeEvent, PolicyStatus, RobotCommand
+from vla_msgs.srv import ResetSim
+
+from sim_bridges.results import EpisodeResult
+from vla_policy.contract import RobotContract
+from vla_policy.errors import VlaError
+from vla_policy.run import EndReason
+from vla_policy.types import NS_PER_S, seconds_to_ns
+from vla_policy_node.messages import image_to_array, ns_to_duration, stamp_to_ns
+from vla_policy_node.pace import LATCHED, Pace
+
+READY_TIMEOUT_S = 120.0  # loading a large model takes its time
+CALL_TIMEOUT_S = 60.0
+SETTLE_S = 2.0  # how long commands that were sent may take to arrive here
+STAGES = ("image_age", "decode", "preprocess", "model", "postprocess", "publish", "total")
+ON_TIME_FACTOR = 1.5  # a command is late when the gap before it exceeds this many control periods
+
+Frames = Callable[[int, str, np.ndarray], None]  # (stamp_ns, camera, image)
+
+
+class RosRollout:
+    """A client of /sim/reset and /vla/run. `watch_images`: called with each camera image of a running episode."""
+
+    def __init__(self, contract: RobotContract, pace: Pace, watch_images: Frames | None = None) -> None:
+        self._contract = contract
+        self._pace = pace
+        self._node = Node("evaluate")
+        self._reset = self._node.create_client(ResetSim, "/sim/reset")
+        self._reset_guard = self._node.create_client(Trigger, "/vla/safety/reset")
+        self._run = ActionClient(self._node, RunPolicy, "/vla/run")
+        self._raw: list[RobotCommand] = []
+        self._sent: list[RobotCommand] = []
+        self._statuses: list[PolicyStatus] = []
+        self._success_ns: int | None = None
+        deep = 1000  # every command of an episode counts
+        self._node.create_subscription(RobotCommand, "/vla/command_raw", self._raw.append, deep)
+        self._node.create_subscription(RobotCommand, "/vla/command", self._sent.append, deep)
+        self._node.create_subscription(PolicyStatus, "/vla/status", self._statuses.append, deep)
+        self._node.create_subscription(EpisodeEvent, "/vla/episode", self._on_episode, LATCHED)
+        if watch_images is not None:
+            self._watch_cameras(watch_images)
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self._node)
+        self._thread = threading.Thread(target=self._spin, name="ros", daemon=True)
+        self._thread.start()
+
+    def wait_until_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Wait for the simulator, the guard and an active policy. Raises: VlaError naming who is missing."""
+        deadline = time.monotonic() + timeout_s
+        servers = {"/sim/reset": self._reset.service_is_ready, "/vla/safety/reset": self._reset_guard.service_is_ready,
+                   "/vla/run": self._run.server_is_ready, "/vla/status": self._policy_is_idle}
+        while missing := [name for name, ready in servers.items() if not ready()]:
+            if time.monotonic() > deadline:
+                raise VlaError(f"waited {timeout_s:g} s for {', '.join(missing)}; are sim_node, guard_node and an active "
+                               "policy_node running on this ROS_DOMAIN_ID?")
+            time.sleep(0.05)
+
+    def play(self, task: str, seed: int, time_limit_s: float) -> EpisodeResult:
+        """One episode. Raises: VlaError when the sim refuses the task or a node does not answer."""
+        start = time.perf_counter()
+        scene = self._call(self._reset, ResetSim.Request(task=task, seed=seed))
+        if not scene.success:
+            raise VlaError(f"/sim/reset refused task '{task}': {scene.message}")
+        self._raw.clear(), self._sent.clear(), self._statuses.clear()
+        self._success_ns = None
+        goal = RunPolicy.Goal(instruction=scene.instruction, not_before=scene.stamp,
+                              time_limit=ns_to_duration(seconds_to_ns(time_limit_s)))
+        result = self._follow(goal, time_limit_s)
+        wall_s = time.perf_counter() - start
+        reason = EndReason(result.reason)
+        if reason is EndReason.SAFETY_STOP:
+            self._call(self._reset_guard, Trigger.Request())
+        sent, raw = self._commands(result, stamp_to_ns(scene.stamp), time_limit_s)
+        statuses = [s for s in list(self._statuses) if s.run_id == result.run_id and s.inferences]
+        return EpisodeResult(
+            task=task, seed=seed, instruction=scene.instruction, success=reason is EndReason.SUCCEEDED,
+            reason=reason.name, message=result.message, steps=len(sent), wall_s=wall_s,
+            control_rate_hz=len(sent) / wall_s, commands=self._values(sent), requested=self._values(raw),
+            latencies_ms=_latencies_ms(statuses, sent, with_ages=self._pace is Pace.REALTIME),
+            on_time=self._on_time(sent) if self._pace is Pace.REALTIME else None)
+
+    def close(self) -> None:
+        """Leave the graph."""
+        self._executor.shutdown()
+        self._thread.join(5.0)
+        self._node.destroy_node()
+
+    def _follow(self, goal: RunPolicy.Goal, time_limit_s: float) -> RunPolicy.Result:
+        handle = _wait(self._run.send_goal_async(goal), CALL_TIMEOUT_S, "/vla/run to answer")
+        if not handle.accepted:
+            raise VlaError("/vla/run rejected the goal: another run is active or the policy node is not active")
+        # Simulated seconds may take longer than real ones: a generous end, so that a hang is not waited for for ever.
+        return _wait(handle.get_result_async(), 60.0 + 20 * time_limit_s, "the run to end").result
+
+    def _commands(self, result: RunPolicy.Result, first_ns: int,
+                  time_limit_s: float) -> tuple[list[RobotCommand], list[RobotCommand]]:
+        """The run's commands (sent, raw). In lockstep their number is known, so the last ones are waited for."""
+        end_ns = self._success_ns or first_ns + seconds_to_ns(time_limit_s)
+        expected = round((end_ns - first_ns) / self._contract.control_dt_ns)
+        complete = self._pace is Pace.LOCKSTEP and result.reason in (EndReason.SUCCEEDED, EndReason.TIME_LIMIT)
+        deadline = time.monotonic() + (SETTLE_S if complete else 0.1)
+        while True:
+            sent, raw = (_of_run(list(commands), result.run_id) for commands in (self._sent, self._raw))
+            if time.monotonic() > deadline or (complete and min(len(sent), len(raw)) >= expected):
+                return (sent[:expected], raw[:expected]) if complete else (sent, raw)
+            time.sleep(0.005)
+
+    def _on_time(self, sent: list[RobotCommand]) -> float | None:
+        """Share of control periods whose command came within ON_TIME_FACTOR periods of the one before."""
+        stamps_ns = [stamp_to_ns(command.header.stamp) for command in sent]
+        if len(stamps_ns) < 2:
+            return None
+        period_ns = self._contract.control_dt_ns
+        missed = sum(int(gap // (ON_TIME_FACTOR * period_ns)) for gap in np.diff(stamps_ns))
+        periods = (stamps_ns[-1] - stamps_ns[0]) / period_ns
+        return max(0.0, 1.0 - missed / periods) if periods else None
+
+    def _values(self, commands: list[RobotCommand]) -> np.ndarray:
+        rows = np.array([command.values for command in commands], dtype=np.float64)
+        return rows.reshape(len(commands), len(self._contract.command_names))
+
+    def _call(self, client: Any, request: Any) -> Any:
+        return _wait(client.call_async(request), CALL_TIMEOUT_S, f"{client.srv_name} to answer")
+
+    def _policy_is_idle(self) -> bool:
+        return bool(self._statuses) and self._statuses[-1].state == PolicyStatus.IDLE
+
+    def _on_episode(self, event: EpisodeEvent) -> None:
+        if event.event == EpisodeEvent.SUCCESS and self._success_ns is None:
+            self._success_ns = stamp_to_ns(event.header.stamp)
+
+    def _watch_cameras(self, watch: Frames) -> None:
+        for name, camera in self._contract.cameras.items():
+            def forward(msg: Image, name: str = name, camera: Any = camera) -> None:
+                watch(stamp_to_ns(msg.header.stamp), name, image_to_array(msg, camera))
+
+            self._node.create_subscription(Image, camera.topic, forward, self._pace.sensor_qos)
+
+    def _spin(self) -> None:
+        try:
+            self._executor.spin()
+        except (ExternalShutdownException, rclpy.executors.ShutdownException):
+            return
+
+
+def _wait(future: Future, timeout_s: float, what: str) -> Any:
+    """The future's result. Raises: VlaError after `timeout_s` or when ROS is shut down."""
+    done = threading.Event()
+    future.add_done_callback(lambda _: done.set())
+    deadline = time.monotonic() + timeout_s
+    while not done.wait(0.2):
+        if not rclpy.ok():
+            raise VlaError(f"shut down while waiting for {what}")
+        if time.monotonic() > deadline:
+            raise VlaError(f"waited {timeout_s:g} s for {what}")
+    return future.result()
+
+
+def _of_run(commands: list[RobotCommand], run_id: int) -> list[RobotCommand]:
+    return [command for command in commands if command.run_id == run_id]
+
+
+def _latencies_ms(statuses: list[PolicyStatus], sent: list[RobotCommand], with_ages: bool) -> dict[str, list[float]]:
+    """Stage -> one value an inference; in realtime also sensor stamp -> first sent command of each chunk."""
+    stages = STAGES if with_ages else tuple(stage for stage in STAGES if stage not in ("image_age", "total"))
+    newest = {status.inferences: status for status in statuses}
+    latencies = {stage: [getattr(status, f"{stage}_ms") for status in newest.values()] for stage in stages}
+    if with_ages:
+        first = {}
+        for command in sent:
+            first.setdefault(stamp_to_ns(command.observation_stamp), stamp_to_ns(command.header.stamp))
+        latencies["sensor_to_command"] = [(sent_ns - seen_ns) / NS_PER_S * 1e3 for seen_ns, sent_ns in first.items()]
+    return latencies

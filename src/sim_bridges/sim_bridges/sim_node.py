@@ -1,0 +1,210 @@
+"""A simulator as a robot: its topics, /clock and /sim/reset, at realtime or lockstep pace.
+
+lockstep: /clock stands still until a command stamped with the present sim time arrives, so a run gives the same numbers on a
+slow machine as on a fast one. realtime: stamps are system time, as on a robot, and the world moves on whatever arrives.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import replace
+from queue import Empty, SimpleQueue
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from vla_msgs.msg import EpisodeEvent
+from vla_msgs.srv import ResetSim
+
+from sim_bridges.command_intake import CommandIntake
+from sim_bridges.registry import make_sim
+from sim_bridges.sim import Episode, Sim
+from sim_bridges.sim_publisher import SimPublisher
+from vla_policy.contract import RobotContract, load_contract
+from vla_policy.errors import VlaError
+from vla_policy.types import NS_PER_S
+from vla_policy_node.messages import ns_to_stamp
+from vla_policy_node.pace import Pace
+
+SLICE_NS = 10_000_000  # how finely realtime follows the newest command
+REPEAT_S = 0.5  # lockstep: how often a waiting simulator repeats its observation for late joiners
+COMMAND_MAX_AGE_S = 0.25  # realtime: as a robot's driver, hold when commands stop coming
+RESET_TIMEOUT_S = 30.0
+MAX_LAG_S = 0.1  # realtime: a longer delay is not caught up
+START_TIME_NS = NS_PER_S  # sim time 0 would read as "not set"
+
+
+class SimNode(Node):
+    """Wires a `Sim` to topics; the thread that `start` begins owns the sim and its renderer."""
+
+    def __init__(self) -> None:
+        super().__init__("sim_node")
+        self.declare_parameter("sim", "tabletop")
+        self.declare_parameter("contract", "")
+        self.declare_parameter("pace", Pace.REALTIME.value)
+        self.declare_parameter("task", "")
+        self.declare_parameter("seed", 0)
+        self.contract = load_contract(str(self.get_parameter("contract").value))
+        pace = Pace.parse(str(self.get_parameter("pace").value))
+        self._wake = threading.Event()
+        intake = CommandIntake(self, self.contract, self._wake)
+        publisher = SimPublisher(self, self.contract, with_clock=pace is Pace.LOCKSTEP)
+        self._loop = SimLoop(self, str(self.get_parameter("sim").value), pace, intake, publisher, self._wake)
+        self.create_service(ResetSim, "/sim/reset", self._on_reset)
+
+    def start(self) -> None:
+        """Build the sim and its first scene. Raises: VlaError when that fails."""
+        self._loop.start(str(self.get_parameter("task").value), int(self.get_parameter("seed").value))
+
+    def close(self) -> None:
+        """Stop the sim's thread and the node."""
+        self._loop.close()
+        self.destroy_node()
+
+    def _on_reset(self, request: ResetSim.Request, response: ResetSim.Response) -> ResetSim.Response:
+        try:
+            episode, stamp_ns = self._loop.reset(request.task, request.seed).result(RESET_TIMEOUT_S)
+        except (VlaError, TimeoutError) as problem:
+            response.success, response.message = False, str(problem) or f"no reset within {RESET_TIMEOUT_S:g} s"
+            return response
+        response.success, response.instruction, response.stamp = True, episode.instruction, ns_to_stamp(stamp_ns)
+        return response
+
+
+class SimLoop:
+    """The thread that owns the sim: resets when asked, lets time pass by the pace, publishes what is seen."""
+
+    def __init__(self, node: SimNode, sim_name: str, pace: Pace, intake: CommandIntake, publisher: SimPublisher,
+                 wake: threading.Event) -> None:
+        self._node = node
+        self._sim_name = sim_name
+        self._contract: RobotContract = node.contract
+        self._pace = pace
+        self._intake = intake
+        self._publisher = publisher
+        self._wake = wake
+        self._requests: SimpleQueue[tuple[str, int, Future[tuple[Episode, int]]]] = SimpleQueue()
+        self._closing = False
+        self._offset_ns = START_TIME_NS
+        self._succeeded = False
+        self._sim: Sim
+        self._episode: Episode
+
+    def start(self, task: str, seed: int) -> None:
+        """Begin the thread and wait for the first scene. Raises: VlaError when the sim cannot be built."""
+        first = self.reset(task, seed)
+        built: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, args=(built,), name="sim", daemon=True)
+        self._thread.start()
+        built.result(RESET_TIMEOUT_S)
+        first.result(RESET_TIMEOUT_S)
+
+    def reset(self, task: str, seed: int) -> Future[tuple[Episode, int]]:
+        """Ask for a new scene; the future holds the episode and the stamp of its first observation [ns]."""
+        future: Future[tuple[Episode, int]] = Future()
+        self._requests.put((task, seed, future))
+        self._wake.set()
+        return future
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closing = True
+        self._wake.set()
+        if hasattr(self, "_thread"):
+            self._thread.join(5.0)
+
+    def _run(self, built: Future[None]) -> None:
+        try:
+            self._sim = make_sim(self._sim_name, self._contract)
+            self._episode = Episode(self._sim.tasks[0], 0, "")
+        except VlaError as problem:
+            built.set_exception(problem)
+            return
+        built.set_result(None)
+        self._serve_requests()
+        advance = self._advance_lockstep if self._pace is Pace.LOCKSTEP else self._advance_realtime
+        self._due = time.monotonic()
+        while not self._closing:
+            advance()
+            self._serve_requests()
+        self._sim.close()
+
+    def _serve_requests(self) -> None:
+        while True:
+            try:
+                task, seed, future = self._requests.get_nowait()
+            except Empty:
+                return
+            try:
+                self._episode = self._sim.reset(task or self._episode.task, seed)
+            except VlaError as problem:
+                future.set_exception(problem)
+                continue
+            self._succeeded = False
+            self._intake.clear()
+            self._offset_ns += self._contract.control_dt_ns  # a new scene is seen later than the last of the old one
+            stamp_ns = self._now_ns()
+            self._publisher.publish_event(EpisodeEvent.START, self._episode, stamp_ns, "")
+            self._publish(stamp_ns)
+            future.set_result((self._episode, stamp_ns))
+
+    def _now_ns(self) -> int:
+        if self._pace is Pace.REALTIME:
+            return self._node.get_clock().now().nanoseconds
+        return self._sim.time_ns + self._offset_ns
+
+    def _publish(self, stamp_ns: int) -> None:
+        self._publisher.publish(replace(self._sim.observe(), stamp_ns=stamp_ns))
+        if self._sim.success() and not self._succeeded:
+            self._succeeded = True
+            self._publisher.publish_event(EpisodeEvent.SUCCESS, self._episode, stamp_ns, f"{self._episode.task}: success")
+
+    def _advance_lockstep(self) -> None:
+        """Wait for the command of this instant, let one control period pass, publish."""
+        command = self._intake.at(self._now_ns())
+        if command is not None:
+            self._sim.advance(command, self._contract.control_dt_ns)
+            self._publish(self._now_ns())
+        elif self._wake.wait(REPEAT_S):
+            self._wake.clear()
+        else:
+            self._publish(self._now_ns())
+
+    def _advance_realtime(self) -> None:
+        """Let one control period pass in slices, each with the newest command, then publish."""
+        for _ in range(self._contract.control_dt_ns // SLICE_NS):
+            command = self._intake.newest(self._now_ns(), COMMAND_MAX_AGE_S)
+            self._sim.advance(command, SLICE_NS)
+            self._due = max(self._due + SLICE_NS / NS_PER_S, time.monotonic() - MAX_LAG_S)
+            time.sleep(max(0.0, self._due - time.monotonic()))
+        self._publish(self._now_ns())
+
+
+def main() -> None:
+    """Run the node until it is shut down; leave with code 1 and one line if it cannot start."""
+    rclpy.init()
+    executor = SingleThreadedExecutor()
+    node: SimNode | None = None
+    code = 0
+    try:
+        node = SimNode()
+        executor.add_node(node)
+        node.start()
+        executor.spin()
+    except VlaError as problem:
+        rclpy.logging.get_logger("sim_node").error(str(problem))
+        code = 1
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        if node is not None:
+            node.close()
+        rclpy.try_shutdown()
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

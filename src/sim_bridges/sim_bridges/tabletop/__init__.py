@@ -1,0 +1,7 @@
+"""The embedded tabletop: a MuJoCo world that needs no download. For the sim node, evaluation and training to import."""
+
+from sim_bridges.tabletop.experts import Expert, expert
+from sim_bridges.tabletop.sim import TabletopSim
+from sim_bridges.tabletop.tasks import TASKS
+
+__all__ = ["TASKS", "Expert", "TabletopSim", "expert"]

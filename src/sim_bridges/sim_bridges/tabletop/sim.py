@@ -1,0 +1,173 @@
+"""Task and seed in, a tabletop world out: TabletopSim implements the `Sim` protocol on MuJoCo.
+
+The same task and seed, then the same commands for the same durations, give bit-identical states and images, whatever
+happened before the reset. Control acts every 10 ms, so five calls of 10 ms equal one of 50 ms.
+"""
+
+from __future__ import annotations
+
+import weakref
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim_bridges.sim import Episode
+from sim_bridges.tabletop.arm import CONTROL_S, FINGER_OPEN_M, Arm, rotation_matrix
+from sim_bridges.tabletop.gl import missing_library, mujoco
+from sim_bridges.tabletop.scene import BLOCK_HALF_M, BLOCKS, DRAWER_TRAVEL_M, Layout, Scene
+from sim_bridges.tabletop.tasks import TASKS, Family, Goal, draw_goal, reached
+from vla_policy.errors import VlaError
+from vla_policy.types import Command, Observation, Pose, seconds_to_ns
+
+CONTROL_NS = seconds_to_ns(CONTROL_S)
+CAMERAS = ("static", "wrist")
+HOLD_PERIODS = 20  # control periods for which a success condition must hold without a break: 0.2 s
+TOOL_DOWN = np.diag([1.0, -1.0, -1.0])  # hand pointing down, fingers closing along y
+START_LOW_M, START_HIGH_M = np.array([0.33, -0.12, 0.22]), np.array([0.41, 0.04, 0.28])
+SCATTER_LOW_M, SCATTER_HIGH_M = np.array([0.32, -0.30, 0.02]), np.array([0.68, 0.24, 0.32])
+
+
+class TabletopSim:
+    """A Panda-like arm, four blocks, a drawer and a button. `image_size`: width and height of both cameras [pixels].
+
+    Raises: RenderingError at the first image where the OpenGL library does not work.
+    """
+
+    def __init__(self, image_size: int = 224) -> None:
+        self.scene = Scene()
+        self.arm = Arm(self.scene)
+        self._steps_per_control = round(CONTROL_S / self.scene.model.opt.timestep)
+        self._image_size = image_size
+        self._renderer: mujoco.Renderer | None = None
+        self._time_ns = 0
+        self.goal: Goal | None = None
+        self._target_start = np.zeros(3)
+        self._held = 0
+        self._succeeded = False
+        self.scatter(np.random.default_rng(0))
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks."""
+        return tuple(TASKS)
+
+    @property
+    def time_ns(self) -> int:
+        """Sim time [ns]."""
+        return self._time_ns
+
+    def reset(self, task: str, seed: int) -> Episode:
+        """Make a start scene. Raises: VlaError for an unknown task, naming the nearest."""
+        rng = np.random.default_rng([crc32(task.encode()), seed])
+        goal = draw_goal(task, rng)
+        self.scene.shuffle(rng, _layout(goal))
+        tilt = rotation_matrix(np.array([0.0, 0.0, rng.uniform(-0.15, 0.15)]))
+        self.arm.teleport(rng.uniform(START_LOW_M, START_HIGH_M), tilt @ TOOL_DOWN, FINGER_OPEN_M)
+        self._begin(goal)
+        self._target_start = self.target_position()
+        return Episode(task, seed, goal.instruction)
+
+    def scatter(self, rng: np.random.Generator) -> None:
+        """A fresh random scene with the arm anywhere over the table, for cheap pictures with known places.
+
+        The drawer is anywhere, the fingers too, and one time in five a block is between them. There is no task.
+        """
+        self.scene.shuffle(rng, Layout(drawer_m=(0.0, DRAWER_TRAVEL_M)))
+        position, yaw = rng.uniform(SCATTER_LOW_M, SCATTER_HIGH_M), rng.uniform(-0.6, 0.6)
+        finger_m = float(rng.choice([0.0, FINGER_OPEN_M, rng.uniform(0.0, FINGER_OPEN_M)]))
+        tilt = rotation_matrix(np.array([*rng.normal(0.0, 0.04, 2), yaw]))
+        if rng.random() < 0.2:
+            self.scene.put_block(str(rng.choice(list(BLOCKS))), position + [0.0, 0.0, 0.002], yaw)
+            finger_m = BLOCK_HALF_M
+        self.arm.teleport(position, tilt @ TOOL_DOWN, finger_m)
+        self._begin(None)
+
+    def observe(self, images: bool = True) -> Observation:
+        """The present state, stamped with `time_ns`; `images=False` leaves out the costly rendering."""
+        quaternion = np.zeros(4)
+        mujoco.mju_mat2Quat(quaternion, self.arm.rotation.ravel())
+        pictures = {name: self.render(name) for name in CAMERAS} if images else {}
+        return Observation(self._time_ns, pictures, self.arm.joints, Pose(self.arm.position, quaternion[[1, 2, 3, 0]]))
+
+    def advance(self, command: Command | None, duration_ns: int) -> None:
+        """Hold `command` (None: stay where you are) and let `duration_ns` pass.
+
+        Raises: VlaError for a duration that is not a positive multiple of 10 ms, or a command that is not a finite twist.
+        """
+        if duration_ns <= 0 or duration_ns % CONTROL_NS:
+            raise VlaError(f"advance: got {duration_ns} ns, expected a positive multiple of {CONTROL_NS} ns, "
+                           "the tabletop's control period; choose a control rate that divides 100 Hz")
+        twist, gripper = _checked(command)
+        for _ in range(duration_ns // CONTROL_NS):
+            self.arm.control(twist, gripper)
+            mujoco.mj_step(self.scene.model, self.scene.data, self._steps_per_control)
+            self._judge()
+        self._time_ns += duration_ns
+
+    def success(self) -> bool:
+        """Whether the task's condition has held for 0.2 s since the last reset (it latches)."""
+        return self._succeeded
+
+    def target_position(self) -> NDArray[np.float64]:
+        """Where the thing is that the instruction names: (3,) m in base_link. Raises: VlaError without a task."""
+        if self.goal is None:
+            raise VlaError("target_position: got no task, expected one; call reset(task, seed) first")
+        return self.scene.positions()[self.goal.target]
+
+    def positions(self) -> dict[str, NDArray[np.float64]]:
+        """Where each nameable thing is, as `Scene.positions`."""
+        return self.scene.positions()
+
+    def render(self, camera: str) -> NDArray[np.uint8]:
+        """One image, uint8 (S, S, 3) RGB. Raises: RenderingError."""
+        renderer = self._renderer or self._open_renderer()
+        self.scene.light_button()
+        renderer.update_scene(self.scene.data, camera)
+        return renderer.render()
+
+    def close(self) -> None:
+        """Free the renderer. The sim cannot be used afterwards."""
+        if self._renderer is not None:
+            self._renderer_closer()
+            self._renderer = None
+
+    def _open_renderer(self) -> mujoco.Renderer:
+        try:
+            renderer = mujoco.Renderer(self.scene.model, self._image_size, self._image_size)
+        except (ImportError, AttributeError, RuntimeError, OSError) as problem:
+            raise missing_library(problem) from problem
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+        self._renderer = renderer
+        # MuJoCo frees its context in __del__, too late at interpreter exit; a finalizer runs before modules go.
+        self._renderer_closer = weakref.finalize(self, renderer.close)
+        return renderer
+
+    def _begin(self, goal: Goal | None) -> None:
+        self.goal, self._held, self._succeeded = goal, 0, False
+
+    def _judge(self) -> None:
+        if self.goal is None or self._succeeded:
+            return
+        self._held = self._held + 1 if reached(self.goal, self.scene, self._target_start) else 0
+        self._succeeded = self._held >= HOLD_PERIODS
+
+
+def _layout(goal: Goal) -> Layout:
+    if goal.family is Family.PUSH:
+        return Layout(pushed=goal.target.removesuffix("_block"))
+    if goal.family is Family.DRAWER and goal.direction < 0:
+        return Layout(drawer_m=(0.09, DRAWER_TRAVEL_M))
+    return Layout()
+
+
+def _checked(command: Command | None) -> tuple[NDArray[np.float64] | None, float | None]:
+    if command is None:
+        return None, None
+    twist = np.asarray(command.arm, np.float64)
+    if twist.shape != (6,) or not np.isfinite(twist).all():
+        raise VlaError(f"advance: got arm command {command.arm!r}, expected a finite twist (6,) in m/s and rad/s")
+    if command.gripper is not None and not np.isfinite(command.gripper):
+        raise VlaError(f"advance: got gripper {command.gripper!r}, expected 0 (closed) .. 1 (open)")
+    return twist, command.gripper
