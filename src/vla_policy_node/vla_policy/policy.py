@@ -1,0 +1,122 @@
+"""An instruction and observations in, action chunks out: the policy that drives a robot, a simulator or an evaluation."""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vla_policy.action.codec import ActionCodec
+from vla_policy.checkpoint import Bundle, check_fits, load_bundle
+from vla_policy.contract import RobotContract
+from vla_policy.engine import Engine, choose_device
+from vla_policy.errors import InstructionError, ObservationError
+from vla_policy.observation.proprioception import proprioception
+from vla_policy.observation.resize import resize_image
+from vla_policy.types import ActionChunk, Observation, Pose
+
+WARM_UP_STEPS = 3
+
+
+class Policy:
+    """One policy for one robot. `reset` begins a run; `step` is called every `period_ns` with a new observation.
+
+    The same instruction and observations give the same bits in every process of a machine (see `vla_policy.engine`).
+    timings: duration of the parts of the last step [ms].
+    """
+
+    def __init__(self, bundle: Bundle, device: str = "cpu", robot: RobotContract | None = None) -> None:
+        """robot: the contract of the robot at hand, where it is not the bundle's own.
+
+        Raises: ContractError where the robot is not one the bundle was trained for.
+        """
+        self.bundle = bundle
+        self.config = bundle.config
+        self.contract = robot or bundle.contract
+        check_fits(bundle.contract, self.contract, self.config)
+        self.execute_rows = self.config.execute_rows
+        self.period_ns = self.execute_rows * self.contract.action_dt_ns
+        self.timings = {"preprocess": 0.0, "model": 0.0, "postprocess": 0.0}
+        self._engine = Engine(bundle.model, choose_device(device))
+        self._codec = ActionCodec(self.contract, bundle.action_normalizer, self.config.gripper_hysteresis)
+        self._history: deque[Tensor] = deque(maxlen=self.config.history_length)
+        self._gripper: float | None = None
+        self._instruction = ""
+
+    @classmethod
+    def load(cls, bundle_dir: Path | str, device: str = "auto", robot: RobotContract | None = None) -> Policy:
+        """The policy in a bundle folder. device: auto, cpu or cuda. Raises: BundleError, ContractError, ConfigError."""
+        return cls(load_bundle(bundle_dir), device, robot)
+
+    def check_instruction(self, text: str) -> None:
+        """Raises: InstructionError naming the words that the policy does not know, and the nearest it does."""
+        self.bundle.tokenizer.encode(text, self.config.text_length)
+
+    def reset(self, instruction: str) -> None:
+        """Begin a run: forget what was seen, keep `instruction` in mind. Raises: InstructionError; then no run has begun."""
+        self._instruction = ""
+        ids, mask = self.bundle.tokenizer.encode(instruction, self.config.text_length)
+        self._engine.set_instruction(ids[mask], mask[mask])
+        self._history.clear()
+        self._gripper = None
+        self._instruction = instruction
+
+    def step(self, observation: Observation, run_id: int = 1) -> ActionChunk:
+        """The actions to take from this observation on, `execute_rows` of them until the next step.
+
+        The frame is encoded once and joins the last `history_length` ones, on which the head acts.
+        Raises: InstructionError before a reset, ObservationError for a wrong observation, ActionError for a wrong output.
+        """
+        if not self._instruction:
+            raise InstructionError("instruction: got none, expected one before the first step; call reset(instruction)")
+        started = perf_counter()
+        images, state = self._images(observation), self._state(observation)
+        prepared = perf_counter()
+        self._history.append(self._engine.encode(images, state))
+        arm, gripper_logits = self._engine.act(self._history)
+        computed = perf_counter()
+        values = self._codec.decode(arm, gripper_logits, self._gripper)
+        if self._codec.has_gripper:
+            self._gripper = float(values[self.execute_rows - 1, -1])
+        self._time(started, prepared, computed, perf_counter())
+        return ActionChunk(observation.stamp_ns, self.contract.action_dt_ns, values, self.execute_rows, run_id)
+
+    def warm_up(self) -> None:
+        """A few steps on a made-up observation, so that the first real one is not slower. Ends the run, if there is one."""
+        self._engine.set_instruction(np.zeros(1, np.int64), np.ones(1, np.bool_))
+        self._instruction = "warm-up"
+        for _ in range(WARM_UP_STEPS):
+            self.step(self._blank_observation())
+        self._history.clear()
+        self._gripper, self._instruction = None, ""
+
+    def _images(self, observation: Observation) -> NDArray[np.uint8]:
+        """uint8 (V, S, S, 3): the model's cameras at the model's size."""
+        for name in self.config.cameras:
+            camera, image = self.contract.cameras[name], observation.images.get(name)
+            if image is None or image.shape != (camera.height, camera.width, 3) or image.dtype != np.uint8:
+                got = "none" if image is None else f"{image.dtype} {image.shape}"
+                raise ObservationError(f"camera '{name}' at {observation.stamp_ns} ns: got {got}, expected uint8 "
+                                       f"{(camera.height, camera.width, 3)} RGB; check {camera.topic}")
+        return np.stack([resize_image(observation.images[name], self.config.image_size) for name in self.config.cameras])
+
+    def _state(self, observation: Observation) -> NDArray[np.float32]:
+        """float32 (P,): normalised proprioception."""
+        if self.bundle.state_normalizer is None:
+            return np.zeros(0, np.float32)
+        felt = proprioception(self.contract, observation, self.config.proprioception_joints)
+        return self.bundle.state_normalizer.apply(felt)
+
+    def _blank_observation(self) -> Observation:
+        cameras = ((name, self.contract.cameras[name]) for name in self.config.cameras)
+        images = {name: np.zeros((camera.height, camera.width, 3), np.uint8) for name, camera in cameras}
+        pose = Pose(np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0])) if self.contract.pose else None
+        return Observation(0, images, np.zeros(len(self.contract.joints.names)), pose)
+
+    def _time(self, started: float, prepared: float, computed: float, done: float) -> None:
+        self.timings = {"preprocess": 1e3 * (prepared - started), "model": 1e3 * (computed - prepared),
+                        "postprocess": 1e3 * (done - computed)}
