@@ -11,7 +11,7 @@ import pytest
 from rosbags.image import message_to_cvimage
 from vla_policy.contract import ENCODINGS, Camera
 from vla_policy.errors import ObservationError
-from vla_policy.observation.images import check_camera, decode_compressed, decode_image, resize
+from vla_policy.observation.images import check_camera, decode_compressed, decode_image
 
 HEIGHT, WIDTH = 12, 16
 BYTES_A_PIXEL = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "yuv422": 2, "uyvy": 2, "yuv422_yuy2": 2,
@@ -144,11 +144,3 @@ def test_an_image_unlike_the_contract_is_refused(width: int, height: int, encodi
     with pytest.raises(ObservationError) as caught:
         check_camera(CAMERA, width, height, encoding)
     assert str(caught.value).startswith("/camera/image: ") and words in str(caught.value)
-
-
-def test_resize_shrinks_by_area_and_keeps_what_fits() -> None:
-    image = smooth_image()
-    assert resize(image, 48, 64) is image
-    halves = image.reshape(24, 2, 32, 2, 3).astype(float).mean(axis=(1, 3))
-    assert np.abs(resize(image, 24, 32) - halves).max() <= 0.5
-    assert resize(image, 96, 128).shape == (96, 128, 3)

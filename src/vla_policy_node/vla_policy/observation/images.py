@@ -80,14 +80,6 @@ def check_camera(camera: Camera, width: int, height: int, encoding: str | None) 
                                "driver to that size or correct the contract's camera")
 
 
-def resize(image: Image, height: int, width: int) -> Image:
-    """An RGB image at another size, uint8 (height, width, 3): area average when it shrinks, linear when it grows."""
-    if image.shape[:2] == (height, width):
-        return image
-    shrinks = image.shape[0] >= height and image.shape[1] >= width
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-
-
 def _rows(encoding: str, height: int, width: int, step: int, pixel_bytes: int, raw: Image) -> Image:
     """The pixels without padding, as a view (height, width, pixel_bytes)."""
     row_bytes = width * pixel_bytes
