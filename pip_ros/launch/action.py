@@ -25,6 +25,7 @@ class LaunchContext:
         self.environment: dict[str, str] = dict(os.environ)
         self.launch_file: Optional[Path] = None
         self.is_shutdown = False
+        self.current_event: Optional[Event] = None
         self.event_handlers: list[EventHandler] = []
         self.pending_events: list[Event] = []
         self.start: Callable[[Any], Any] = _not_running

@@ -12,6 +12,7 @@ from .action import (Action, Condition, LaunchContext, LaunchDescription, SomeSu
 from .event_handlers import OnShutdown
 from .events import Event, EventHandler
 from .events import Shutdown as ShutdownEvent
+from .events.process import ProcessExited
 from .launch_description_sources import LaunchDescriptionSource
 from .process import ExecuteProcess
 from .substitutions import SubstitutionFailure
@@ -196,6 +197,9 @@ class Shutdown(Action):
         self.reason = reason
 
     def execute(self, context: LaunchContext) -> None:
+        event = context.current_event
+        if isinstance(event, ProcessExited):
+            _log.info("process[%s] was required: shutting down launched system", event.process_name)
         context.emit_event_sync(ShutdownEvent(reason=self.reason))
 
 

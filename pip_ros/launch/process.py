@@ -164,13 +164,16 @@ class ExecuteProcess(Action):
         asked = asyncio.create_task(self._stop_asked.wait())
         await asyncio.wait([ended, asked], return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()
-        for number, patience_s in ((signal.SIGINT, launched.sigterm_s), (signal.SIGTERM, launched.sigkill_s),
-                                   (signal.SIGKILL, None)):
+        steps = ((signal.SIGINT, launched.sigterm_s), (signal.SIGTERM, launched.sigkill_s), (signal.SIGKILL, None))
+        for (number, patience_s), (louder, _) in zip(steps, (*steps[1:], (None, None))):
             if ended.done():
                 break
             log.info("sending signal '%s' to process[%s]", number.name, launched.name)
             _signal_group(process.pid, number)
             await asyncio.wait([ended], timeout=patience_s)
+            if louder is not None and not ended.done():
+                log.error("process[%s] failed to terminate '%s' seconds after receiving '%s', escalating to '%s'",
+                          launched.name, patience_s, number.name, louder.name)
         return await ended
 
 

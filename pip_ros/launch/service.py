@@ -62,7 +62,8 @@ class LaunchService:
 
     def run(self) -> int:
         """Run until all has ended; return the exit code."""
-        _log.info("All log files can be found below %s", _start_logging())
+        folder = _start_logging()
+        _log.info("All log files can be found below %s", folder)
         return asyncio.run(self._run())
 
     async def _run(self) -> int:
@@ -112,6 +113,7 @@ class LaunchService:
                 return
             self.context.is_shutdown = True
             _log.debug("shutting down: %s", event.reason)
+        self.context.current_event = event
         for handler in list(self.context.event_handlers):
             if handler.matcher(event):
                 if handler.handle_once:

@@ -56,7 +56,7 @@ class PathJoinSubstitution(Substitution):
         return os.path.join(*(perform(context, part) for part in self.substitutions))
 
     def describe(self) -> str:
-        return f"PathJoin({', '.join(describe(part) for part in self.substitutions)})"
+        return f"PathJoin('{' + '.join(describe(part) for part in self.substitutions)}')"
 
 
 class EnvironmentVariable(Substitution):

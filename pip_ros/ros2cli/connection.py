@@ -1,0 +1,81 @@
+"""In: nothing. Out: a hidden rclpy node for one command, and waits that end."""
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import rclpy
+from rclpy.client import Client
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
+
+from .main import CommandError
+
+DISCOVERY_S = 3.0  # an endpoint on this machine that is not seen by then is not there
+_QUIET_S = 0.5  # a graph that did not change for this long counts as complete
+
+
+@contextmanager
+def node() -> Iterator[Node]:
+    """A node named /_ros2cli_<pid>; Ctrl-C reaches Python, so that a command can still say goodbye."""
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        yield rclpy.create_node(f"_ros2cli_{os.getpid()}", start_parameter_services=False, enable_rosout=False)
+    finally:
+        rclpy.try_shutdown()
+
+
+def wait_until(node: Node, ready: Callable[[], Any], timeout_s: float | None = DISCOVERY_S) -> bool:
+    """Spin until `ready()` is true (returns True) or the time is over (returns False)."""
+    end_s = None if timeout_s is None else time.monotonic() + timeout_s
+    while not ready():
+        if end_s is not None and time.monotonic() > end_s:
+            return False
+        rclpy.spin_once(node, timeout_sec=0.1)
+    return True
+
+
+def settled(node: Node, ask: Callable[[], Any]) -> Any:
+    """Return what `ask()` says once it stays the same; for lists of what is in the graph."""
+    answer, since_s, start_s = ask(), time.monotonic(), time.monotonic()
+    while time.monotonic() - since_s < _QUIET_S and time.monotonic() - start_s < DISCOVERY_S:
+        rclpy.spin_once(node, timeout_sec=0.1)
+        if (new := ask()) != answer:
+            answer, since_s = new, time.monotonic()
+    return answer
+
+
+def result_of(node: Node, future: Future, what: str, timeout_s: float | None = None) -> Any:
+    """Spin until the future is done and return its result; CommandError when it does not come."""
+    if not wait_until(node, future.done, timeout_s):
+        raise CommandError(f"no answer from {what} within {timeout_s} s")
+    return future.result()
+
+
+def call(node: Node, service_type: Any, name: str, request: Any, timeout_s: float = 10.0) -> Any:
+    """Call a service and return its response; CommandError when it is not there or does not answer."""
+    client: Client = node.create_client(service_type, name)
+    if not wait_until(node, client.service_is_ready):
+        raise CommandError(f"service '{name}' is not available")
+    return result_of(node, client.call_async(request), f"service '{name}'", timeout_s)
+
+
+def absolute(name: str) -> str:
+    """Return the name with a leading '/'."""
+    return name if name.startswith("/") else f"/{name}"
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a part of the name starts with '_'."""
+    return any(part.startswith("_") for part in name.split("/"))
+
+
+def print_names(names_and_types: list[tuple[str, list[str]]], with_types: bool) -> None:
+    """Print one name per line, hidden ones left out."""
+    for name, types in sorted(names_and_types):
+        if not is_hidden(name):
+            print(f"{name} [{', '.join(types)}]" if with_types else name)
