@@ -159,22 +159,28 @@ def chunk_from_msg(msg: ActionChunkMsg, contract: RobotContract) -> ActionChunk:
 
 def command_to_msg(command: Command, contract: RobotContract, run_id: int, observation_stamp_ns: int,
                    row: int) -> RobotCommand:
-    """A command with the contract's names, units and frame, and the run, observation and chunk row it came from."""
-    gripper = [] if command.gripper is None else [command.gripper]
+    """A command with the contract's names, units and frame, and the run, observation and chunk row it came from.
+
+    A command that leaves the gripper as it is has no value for it.
+    """
+    values = np.append(command.arm, [] if command.gripper is None else [command.gripper])
+    count = len(values)
     return RobotCommand(header=make_header(command.stamp_ns, chunk_frame(contract)), run_id=run_id,
                         observation_stamp=ns_to_stamp(observation_stamp_ns), row=row,
-                        names=list(contract.command_names), units=list(contract.command_units),
-                        values=_to_array("d", np.append(command.arm, gripper)))
+                        names=list(contract.command_names[:count]), units=list(contract.command_units[:count]),
+                        values=_to_array("d", values))
 
 
 def command_from_msg(msg: RobotCommand, contract: RobotContract) -> Command:
     """The command inside a RobotCommand. Raises: ContractError when names, units, frame or count differ."""
-    _expect("names", list(msg.names), list(contract.command_names), "robot command")
-    _expect("units", list(msg.units), list(contract.command_units), "robot command")
+    moves_gripper = contract.action.gripper is not None and "gripper" in msg.names
+    count = len(contract.command_names) - (contract.action.gripper is not None and not moves_gripper)
+    _expect("names", list(msg.names), list(contract.command_names[:count]), "robot command")
+    _expect("units", list(msg.units), list(contract.command_units[:count]), "robot command")
     _expect("header.frame_id", msg.header.frame_id, chunk_frame(contract), "robot command")
-    _expect("count of values", len(msg.values), len(contract.command_names), "robot command")
+    _expect("count of values", len(msg.values), count, "robot command")
     values = np.array(msg.values, dtype=np.float64)
-    arm, gripper = (values[:-1], float(values[-1])) if contract.action.gripper else (values, None)
+    arm, gripper = (values[:-1], float(values[-1])) if moves_gripper else (values, None)
     return Command(stamp_to_ns(msg.header.stamp), arm, gripper)
 
 

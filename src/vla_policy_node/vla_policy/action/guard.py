@@ -6,8 +6,7 @@ The last word before the robot. Pure and deterministic: the guard node and in-pr
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -125,7 +124,8 @@ class Guard:
         Ignored, and counted: chunks while stopped, and chunks of a run that has ended or was stopped.
         """
         if self.status.state is GuardState.STOPPED:
-            self._over.add(chunk.run_id)  # else a reset would set this run's robot in motion
+            self._over.add(chunk.run_id)  # else a reset would let this run set the robot in motion
+            self.status = replace(self.status, run_id=chunk.run_id)
         if chunk.run_id in self._over:
             self._ignored_chunks += 1
             return
@@ -141,7 +141,7 @@ class Guard:
     def refuse(self, run_id: int, mistake: str) -> None:
         """Stop because of a chunk that cannot be used; its run is over."""
         self._over.add(run_id)
-        self.stop(StopReason.CHUNK_INVALID, f"chunk of run {run_id} refused: {mistake}")
+        self.stop(StopReason.CHUNK_INVALID, f"chunk of run {run_id} refused: {mistake}", run_id)
 
     def end_run(self, run_id: int, steady_ns: int) -> None:
         """The policy says that a run is over: the robot holds. Ignored for any but the active run."""
@@ -187,11 +187,13 @@ class Guard:
         if on:
             self.stop(StopReason.ESTOP, "emergency stop requested")
 
-    def stop(self, reason: StopReason, message: str) -> None:
-        """Latch a stop. The first reason stays until `reset`."""
+    def stop(self, reason: StopReason, message: str, run_id: int | None = None) -> None:
+        """Latch a stop. The first reason stays until `reset`. run_id: the run concerned, if not the last one."""
         if self.status.state is not GuardState.STOPPED:
             self._end()
             self._set(GuardState.STOPPED, reason, message)
+            if run_id is not None:
+                self.status = replace(self.status, run_id=run_id)
 
     def reset(self) -> tuple[bool, str]:
         """End a latched stop; the robot holds until a new run begins. Returns (ended, sentence)."""

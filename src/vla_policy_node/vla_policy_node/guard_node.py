@@ -1,0 +1,288 @@
+"""Action chunks and the robot's state in, limited and watched commands out: the process that has the last word.
+
+Apart from the policy's process, and free of torch, so that it stops the robot when the policy hangs or dies. The
+thinking stands in `vla_policy.action.guard`; this node gives it messages and two clocks, and publishes what it decides.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import time
+from enum import StrEnum
+from typing import TypeVar
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from std_msgs.msg import Bool
+from std_srvs.srv import SetBool, Trigger
+from vla_msgs.msg import ActionChunk, RobotCommand, SafetyStatus
+
+from vla_policy.action.guard import Decision, Guard, GuardState, SafetyState, StopReason
+from vla_policy.action.schedule import Blend
+from vla_policy.contract import load_contract
+from vla_policy.errors import ConfigError, ContractError, VlaError, nearest
+from vla_policy.types import NS_PER_S, Command
+from vla_policy_node.messages import chunk_from_msg, command_to_msg, make_header
+from vla_policy_node.pace import LATCHED, RELIABLE, Pace
+from vla_policy_node.robot_output import RobotOutput
+from vla_policy_node.robot_state import RobotState
+
+LOCKSTEP_SILENCE_S = 60.0  # simulated time waits for the policy: a slow one is no danger, a dead one is noticed
+LOCKSTEP_WATCH_S = 0.1
+STATUS_PERIOD_S = 1.0
+LAST_WORDS_S = 0.5  # how long a guard that is shut down waits for its stop to arrive
+EXIT_REFUSED = 2  # exit code for a parameter or contract that cannot be used
+
+_LEVELS = {GuardState.IDLE: DiagnosticStatus.OK, GuardState.ACTIVE: DiagnosticStatus.OK,
+           GuardState.LIMITING: DiagnosticStatus.WARN, GuardState.STOPPED: DiagnosticStatus.ERROR}
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+class GuardNode(Node):
+    """Wires topics to `Guard`. Raises: VlaError for a contract or parameter that cannot be used."""
+
+    def __init__(self) -> None:
+        super().__init__("guard_node")
+        any_number = ParameterDescriptor(dynamic_typing=True)
+        contract_path = self.declare_parameter("contract", "").value
+        if not contract_path:
+            raise ConfigError("parameter 'contract': got nothing, expected the path of a robot contract, "
+                              "e.g. --ros-args -p contract:=config/robots/tabletop.yaml")
+        self._pace = _choice(Pace, "pace", self.declare_parameter("pace", Pace.REALTIME.value).value)
+        blend = _choice(Blend, "blend", self.declare_parameter("blend", Blend.LATEST.value).value)
+        silence_s = _silence(self.declare_parameter("silence_s", 0.0, any_number).value, self._pace)
+        self._contract = load_contract(contract_path)
+        self._guard = Guard(self._contract, blend=blend, silence_s=silence_s)
+        self._estops = {"topic": False, "service": False}  # either presses it, both must release it
+        self._commanded_ns = -1  # lockstep: the instant of the last command
+        self._last_sent: Command | None = None
+        self._told: SafetyState | None = None
+        self._warned_runs: dict[str, int] = {}
+        self._make_publishers()
+        self._make_subscriptions()
+        self._make_timers()
+        self._tell()
+
+    def shut_down(self) -> None:
+        """Stop the robot, if it was ever driven, and say so before leaving."""
+        if self._guard.run_id:
+            self._guard.stop(StopReason.ESTOP, "the guard was shut down")
+            state = self._state.newest
+            now_ns = self._now_ns()
+            self._publish(self._guard.command(now_ns, state, time.monotonic_ns()))
+            self._output.flush(LAST_WORDS_S)
+
+    # ---- wiring -------------------------------------------------------------------------------------------------
+
+    def _make_publishers(self) -> None:
+        self._raw = self.create_publisher(RobotCommand, "/vla/command_raw", RELIABLE)
+        self._sent = self.create_publisher(RobotCommand, "/vla/command", RELIABLE)
+        self._safety = self.create_publisher(SafetyStatus, "/vla/safety", LATCHED)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
+        self._output = RobotOutput(self, self._contract)
+
+    def _make_subscriptions(self) -> None:
+        self._state = RobotState(self, self._contract, self._pace, self._on_state)
+        self.create_subscription(ActionChunk, "/vla/action_chunk", self._on_chunk, RELIABLE)
+        self.create_subscription(Bool, "/vla/estop", lambda msg: self._on_estop("topic", msg.data), RELIABLE)
+        self.create_service(SetBool, "/vla/set_estop", self._on_set_estop)
+        self.create_service(Trigger, "/vla/safety/reset", self._on_reset)
+
+    def _make_timers(self) -> None:
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # ROS time may be simulated and stand still
+        if self._pace is Pace.REALTIME:
+            period_s = self._contract.control_dt_ns / NS_PER_S
+            self._timer = self.create_timer(period_s, self._command_now, clock=steady)
+        else:
+            self._timer = self.create_timer(LOCKSTEP_WATCH_S, self._watch, clock=steady)
+        self.create_timer(STATUS_PERIOD_S, self._repeat_status, clock=steady)
+
+    def _now_ns(self) -> int:
+        return self.get_clock().now().nanoseconds
+
+    # ---- inputs -------------------------------------------------------------------------------------------------
+
+    def _on_chunk(self, msg: ActionChunk) -> None:
+        steady_ns = time.monotonic_ns()
+        ignored = self._guard.ignored_chunks
+        if msg.end_of_run:
+            self._guard.end_run(msg.run_id, steady_ns)
+        else:
+            try:
+                self._guard.accept(chunk_from_msg(msg, self._contract), steady_ns)
+            except ContractError as problem:
+                self._guard.refuse(msg.run_id, str(problem))
+        if self._guard.ignored_chunks > ignored:
+            self._warn_once("ignored", msg.run_id, f"chunks of run {msg.run_id} are ignored: it is over or came while "
+                            "the guard was stopped; start a new run")
+        if self._pace is Pace.LOCKSTEP:
+            self._command_instant()
+        else:
+            # A fresh chunk goes out at once; the ticks then keep this phase, so latency does not depend on chance.
+            self._command_now()
+            self._timer.reset()
+
+    def _on_state(self) -> None:
+        if self._pace is Pace.LOCKSTEP:
+            state = self._state.simultaneous
+            if state is not None and state.stamp_ns == self._commanded_ns and self._last_sent is not None:
+                self._output.send(self._last_sent)  # a simulator that repeats an instant did not get its command
+            else:
+                self._command_instant()
+
+    def _on_estop(self, source: str, pressed: bool) -> None:
+        self._estops[source] = pressed
+        self._guard.estop(any(self._estops.values()))
+        if any(self._estops.values()):
+            self._stop_now()
+
+    def _on_set_estop(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._on_estop("service", request.data)
+        response.success = True
+        response.message = self._guard.status.message
+        return response
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success, response.message = self._guard.reset()
+        self._tell()
+        return response
+
+    # ---- commands -----------------------------------------------------------------------------------------------
+
+    def _command_now(self) -> None:
+        """realtime: the command for the present time."""
+        self._publish(self._guard.command(self._now_ns(), self._state.newest, time.monotonic_ns()))
+
+    def _command_instant(self) -> None:
+        """lockstep: the command for the instant of the newest state, once, when its chunk is there."""
+        state = self._state.simultaneous
+        if state is None or state.stamp_ns == self._commanded_ns or self._guard.needs_chunk(state.stamp_ns):
+            self._tell()
+            return
+        self._commanded_ns = state.stamp_ns
+        self._publish(self._guard.command(state.stamp_ns, state, time.monotonic_ns()))
+
+    def _stop_now(self) -> None:
+        if self._pace is Pace.REALTIME:
+            self._command_now()
+        else:
+            self._command_instant()
+
+    def _watch(self) -> None:
+        """lockstep: no command may be due for long, so the watchdog looks by itself."""
+        state = self._state.simultaneous
+        if state is not None:
+            self._guard.watch(state.stamp_ns, time.monotonic_ns())
+            if self._guard.status.state is GuardState.STOPPED:
+                self._command_instant()
+
+    def _publish(self, decision: Decision) -> None:
+        self._last_sent = decision.sent
+        origin = (decision.observation_stamp_ns, decision.row)
+        if decision.sent is not None:
+            self._output.send(decision.sent)  # the robot first
+            self._sent.publish(command_to_msg(decision.sent, self._contract, decision.run_id, *origin))
+        if decision.raw is not None:
+            self._raw.publish(command_to_msg(decision.raw, self._contract, decision.status.run_id, *origin))
+        self._tell()
+
+    # ---- status -------------------------------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        """Publish and log what changed since the last time."""
+        status, before = self._guard.status, self._told
+        if status == before:
+            return
+        self._told = status
+        self._publish_safety(status)
+        if before is None or (status.state, status.reason) != (before.state, before.reason):
+            self._publish_diagnostics(status)
+            self._log(status, before)
+
+    def _repeat_status(self) -> None:
+        self._publish_safety(self._guard.status)
+        self._publish_diagnostics(self._guard.status)
+
+    def _log(self, status: SafetyState, before: SafetyState | None) -> None:
+        if status.state is GuardState.STOPPED:
+            self.get_logger().error(f"STOPPED, {status.reason.name}: {status.message}; /vla/safety/reset ends it")
+        elif status.state is GuardState.LIMITING:
+            self._warn_once("limiting", status.run_id, f"run {status.run_id} is {status.message}")
+        elif before is None or before.state is not GuardState.LIMITING or status.state is GuardState.IDLE:
+            self.get_logger().info(f"{status.state.name}: {status.message}")
+
+    def _warn_once(self, cause: str, run_id: int, text: str) -> None:
+        """One warning a cause and run."""
+        if self._warned_runs.get(cause) != run_id:
+            self._warned_runs[cause] = run_id
+            self.get_logger().warning(text)
+
+    def _publish_safety(self, status: SafetyState) -> None:
+        self._safety.publish(SafetyStatus(header=make_header(self._now_ns(), ""), state=int(status.state),
+                                          reason=int(status.reason), message=status.message,
+                                          limited=list(status.limited), run_id=status.run_id))
+
+    def _publish_diagnostics(self, status: SafetyState) -> None:
+        values = {"state": status.state.name, "reason": status.reason.name, "run_id": status.run_id,
+                  "chunks_dropped": self._guard.dropped_chunks, "chunks_ignored": self._guard.ignored_chunks}
+        item = DiagnosticStatus(level=_LEVELS[status.state], name="vla: guard", message=status.message,
+                                hardware_id=self._contract.name,
+                                values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])
+        self._diagnostics.publish(DiagnosticArray(header=make_header(self._now_ns(), ""), status=[item]))
+
+
+def _choice(kind: type[Choice], name: str, text: object) -> Choice:
+    if text not in list(kind):
+        raise ConfigError(f"parameter '{name}': got {text!r}; {nearest(str(text), [str(item) for item in kind])}")
+    return kind(text)
+
+
+def _silence(value: object, pace: Pace) -> float | None:
+    """The watchdog's time for a `silence_s` parameter; 0 is the pace's own: the contract's, or that of lockstep."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or value < 0:
+        raise ConfigError(f"parameter 'silence_s': got {value!r}, expected seconds, 0 for the default or .inf for none")
+    if value:
+        return float(value)
+    return LOCKSTEP_SILENCE_S if pace is Pace.LOCKSTEP else None
+
+
+def _spin_until_signal(node: GuardNode) -> None:
+    """Serve until SIGINT or SIGTERM. rclpy's own handlers would close the publishers before the last stop is out."""
+    leaving = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, frame: leaving.append(received))
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    while not leaving:
+        executor.spin_once(timeout_sec=0.1)
+    node.shut_down()
+    executor.shutdown()
+
+
+def main() -> None:
+    """Run the guard until a signal; exit code 2 and one line when it cannot start."""
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    code = 0
+    try:
+        node = GuardNode()
+        _spin_until_signal(node)
+        node.destroy_node()
+    except (VlaError, ParameterException) as problem:
+        rclpy.logging.get_logger("guard_node").fatal(str(problem))
+        code = EXIT_REFUSED
+    finally:
+        rclpy.try_shutdown()
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
