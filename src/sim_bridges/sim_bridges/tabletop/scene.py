@@ -17,8 +17,9 @@ from sim_bridges.tabletop.gl import mujoco
 BLOCKS: dict[str, tuple[float, float, float]] = {  # hue, saturation, value; jittered by scene
     "red": (0.00, 0.85, 0.86), "green": (0.36, 0.75, 0.66), "blue": (0.61, 0.85, 0.88), "yellow": (0.135, 0.87, 0.95)}
 BLOCK_HALF_M = 0.025
-BLOCK_X_M, BLOCK_Y_M = (0.36, 0.54), (-0.21, 0.05)
+BLOCK_X_M, BLOCK_Y_M = (0.35, 0.55), (-0.23, 0.02)
 BLOCK_YAW_RAD = 0.4
+DRAWS = 256  # layouts drawn at once; one in thirty fits, one in several hundred with a corridor
 BLOCK_GAP_M = 0.09  # between centres: room for an open finger
 BUTTON_GAP_M = 0.105
 BUTTON_X_M, BUTTON_Y_M = (0.62, 0.68), (-0.12, 0.06)
@@ -108,24 +109,25 @@ class Scene:
 
     def _place_blocks(self, rng: np.random.Generator, layout: Layout) -> None:
         low, high = np.array([BLOCK_X_M, BLOCK_Y_M]).T
-        while True:  # a layout is accepted in about one of ten draws
-            spots = rng.uniform(low, high, (len(BLOCKS), 2))
-            if self._fits(dict(zip(BLOCKS, spots, strict=True)), layout):
-                break
-        for colour, spot in zip(BLOCKS, spots, strict=True):
+        fits = np.zeros(DRAWS, bool)
+        while not fits.any():
+            spots = rng.uniform(low, high, (DRAWS, len(BLOCKS), 2))
+            fits = self._fits(spots, layout)
+        for colour, spot in zip(BLOCKS, spots[np.argmax(fits)], strict=True):
             self.put_block(colour, np.array([*spot, BLOCK_HALF_M]), rng.uniform(-BLOCK_YAW_RAD, BLOCK_YAW_RAD))
 
-    def _fits(self, spots: dict[str, NDArray[np.float64]], layout: Layout) -> bool:
+    def _fits(self, spots: NDArray[np.float64], layout: Layout) -> NDArray[np.bool_]:
+        """Which of many drawn layouts (N, blocks, 2) m leave the gaps and the corridor free: (N,)."""
         button = self.model.body_pos[self._bodies["button"]][:2]
-        points = np.array(list(spots.values()))
-        apart = np.linalg.norm(points[:, None] - points[None], axis=-1)[np.triu_indices(len(points), 1)]
-        if apart.min() < BLOCK_GAP_M or np.linalg.norm(points - button, axis=-1).min() < BUTTON_GAP_M:
-            return False
+        first, second = np.triu_indices(len(BLOCKS), 1)
+        apart = np.linalg.norm(spots[:, first] - spots[:, second], axis=-1).min(axis=1) > BLOCK_GAP_M
+        apart &= np.linalg.norm(spots - button, axis=-1).min(axis=1) > BUTTON_GAP_M
         if layout.pushed is None:
-            return True
-        others = np.array([spot for colour, spot in spots.items() if colour != layout.pushed])
-        away = np.abs(others - spots[layout.pushed])
-        return not bool(np.any((away[:, 0] < CORRIDOR_M[0]) & (away[:, 1] < CORRIDOR_M[1])))
+            return apart
+        pushed = list(BLOCKS).index(layout.pushed)
+        away = np.abs(np.delete(spots, pushed, axis=1) - spots[:, pushed:pushed + 1])
+        blocked = (away[..., 0] < CORRIDOR_M[0]) & (away[..., 1] < CORRIDOR_M[1])
+        return apart & ~blocked.any(axis=1)
 
     def _paint(self, rng: np.random.Generator) -> None:
         for colour, (hue, saturation, value) in BLOCKS.items():
