@@ -11,12 +11,15 @@ setup(
         ("share/ament_index/resource_index/packages", ["resource/sim_bridges"]),
         ("share/sim_bridges", ["package.xml"]),
     ],
-    install_requires=["setuptools", "mujoco", "numpy"],
+    install_requires=["setuptools", "av", "matplotlib", "mujoco", "numpy", "opencv-python-headless", "rich"],
     zip_safe=False,
     author="VLA policy maintainers",
     maintainer="VLA policy maintainers",
     maintainer_email="maintainers@vla-policy.org",
     description="Simulators behind one protocol, as a library and as a ROS node, and the evaluation of policies in them.",
     license="Apache-2.0",
-    entry_points={"console_scripts": []},
+    entry_points={"console_scripts": [
+        "evaluate = sim_bridges.evaluate:main",
+        "sim_node = sim_bridges.sim_node:main",
+    ]},
 )

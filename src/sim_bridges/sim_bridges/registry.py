@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from importlib import import_module
+from operator import attrgetter
 
 from sim_bridges.sim import Sim
 from vla_policy.contract import RobotContract
 from vla_policy.errors import ConfigError, nearest
 
 SIMS = {
-    "tabletop": "sim_bridges.tabletop.sim:TabletopSim",
+    "tabletop": "sim_bridges.tabletop.sim:TabletopSim.for_contract",
 }
 
 
@@ -17,5 +18,5 @@ def make_sim(name: str, contract: RobotContract) -> Sim:
     """Build the simulator `name` for a robot contract. Raises: ConfigError for an unknown name."""
     if name not in SIMS:
         raise ConfigError(f"sim: got '{name}'; {nearest(name, SIMS)}")
-    module, _, attribute = SIMS[name].partition(":")
-    return getattr(import_module(module), attribute)(contract)
+    module, _, factory = SIMS[name].partition(":")
+    return attrgetter(factory)(import_module(module))(contract)

@@ -49,7 +49,7 @@ class RosRollout:
         self._raw: list[RobotCommand] = []
         self._sent: list[RobotCommand] = []
         self._statuses: list[PolicyStatus] = []
-        self._success_ns: int | None = None
+        self._success_ns = 0
         deep = 1000  # every command of an episode counts
         self._node.create_subscription(RobotCommand, "/vla/command_raw", self._raw.append, deep)
         self._node.create_subscription(RobotCommand, "/vla/command", self._sent.append, deep)
@@ -80,7 +80,6 @@ class RosRollout:
         if not scene.success:
             raise VlaError(f"/sim/reset refused task '{task}': {scene.message}")
         self._raw.clear(), self._sent.clear(), self._statuses.clear()
-        self._success_ns = None
         goal = RunPolicy.Goal(instruction=scene.instruction, not_before=scene.stamp,
                               time_limit=ns_to_duration(seconds_to_ns(time_limit_s)))
         result = self._follow(goal, time_limit_s)
@@ -113,7 +112,7 @@ class RosRollout:
     def _commands(self, result: RunPolicy.Result, first_ns: int,
                   time_limit_s: float) -> tuple[list[RobotCommand], list[RobotCommand]]:
         """The run's commands (sent, raw). In lockstep their number is known, so the last ones are waited for."""
-        end_ns = self._success_ns or first_ns + seconds_to_ns(time_limit_s)
+        end_ns = self._success_ns if result.reason == EndReason.SUCCEEDED else first_ns + seconds_to_ns(time_limit_s)
         expected = round((end_ns - first_ns) / self._contract.control_dt_ns)
         complete = self._pace is Pace.LOCKSTEP and result.reason in (EndReason.SUCCEEDED, EndReason.TIME_LIMIT)
         deadline = time.monotonic() + (SETTLE_S if complete else 0.1)
@@ -144,7 +143,7 @@ class RosRollout:
         return bool(self._statuses) and self._statuses[-1].state == PolicyStatus.IDLE
 
     def _on_episode(self, event: EpisodeEvent) -> None:
-        if event.event == EpisodeEvent.SUCCESS and self._success_ns is None:
+        if event.event == EpisodeEvent.SUCCESS:
             self._success_ns = stamp_to_ns(event.header.stamp)
 
     def _watch_cameras(self, watch: Frames) -> None:

@@ -52,6 +52,11 @@ class Policy:
         """The policy in a bundle folder. device: auto, cpu or cuda. Raises: BundleError, ContractError, ConfigError."""
         return cls(load_bundle(bundle_dir), device, robot)
 
+    @property
+    def history_frames(self) -> int:
+        """Frames now in the history, at most `config.history_length`."""
+        return len(self._history)
+
     def check_instruction(self, text: str) -> None:
         """Raises: InstructionError naming the words that the policy does not know, and the nearest it does."""
         self.bundle.tokenizer.encode(text, self.config.text_length)

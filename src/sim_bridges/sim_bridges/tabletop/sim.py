@@ -17,7 +17,8 @@ from sim_bridges.tabletop.arm import CONTROL_S, FINGER_OPEN_M, Arm, rotation_mat
 from sim_bridges.tabletop.gl import missing_library, mujoco
 from sim_bridges.tabletop.scene import BLOCK_HALF_M, BLOCKS, DRAWER_TRAVEL_M, Layout, Scene
 from sim_bridges.tabletop.tasks import TASKS, Family, Goal, draw_goal, reached
-from vla_policy.errors import VlaError
+from vla_policy.contract import RobotContract
+from vla_policy.errors import ContractError, VlaError
 from vla_policy.types import Command, Observation, Pose, seconds_to_ns
 
 CONTROL_NS = seconds_to_ns(CONTROL_S)
@@ -46,6 +47,15 @@ class TabletopSim:
         self._held = 0
         self._succeeded = False
         self.scatter(np.random.default_rng(0))
+
+    @classmethod
+    def for_contract(cls, contract: RobotContract) -> TabletopSim:
+        """The tabletop behind `contract`. Raises: ContractError for cameras that it does not have."""
+        sizes = {(camera.width, camera.height) for camera in contract.cameras.values()}
+        if tuple(contract.cameras) != CAMERAS or len(sizes) != 1 or len(set(*sizes)) != 1:
+            raise ContractError(f"{contract.name}: got cameras {', '.join(contract.cameras)} of {sorted(sizes)} pixels, "
+                                f"expected {', '.join(CAMERAS)}, square and of one size; use config/robots/tabletop.yaml")
+        return cls(next(iter(sizes))[0])
 
     @property
     def tasks(self) -> tuple[str, ...]:

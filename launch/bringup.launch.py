@@ -1,0 +1,95 @@
+"""Brings up a robot or simulator, the policy and the guard, and plays instructed episodes.
+
+    ros2 launch vla_policy bringup.launch.py                                       ten episodes in the embedded simulator
+    ros2 launch vla_policy bringup.launch.py instruction:='open the drawer'        one instruction, until you stop it
+    ros2 launch vla_policy bringup.launch.py sim:=none robot:=ur5e policy:=DIR     a real robot whose drivers already run
+"""
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import (DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction, SetEnvironmentVariable,
+                            Shutdown)
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.substitutions import FindPackageShare
+
+from vla_policy.errors import ConfigError, nearest
+from vla_policy.resources import find_contract, find_policy
+
+ARGUMENTS = {
+    "sim": ("tabletop", "simulator: tabletop, or none for a real robot"),
+    "robot": ("", "robot contract: a name in config/robots or a file (default: the simulator's)"),
+    "policy": ("tabletop", "policy bundle: the name of a shipped one or a folder"),
+    "pace": ("lockstep", "lockstep: sim time waits for each command; realtime: as a robot"),
+    "device": ("auto", "auto, cpu or cuda"),
+    "instruction": ("", "follow this instruction instead of playing episodes"),
+    "task": ("", "first scene of the simulator (default: its first task)"),
+    "episodes": ("", "instructed episodes to play, then end; 0: stay up (default: 10, or 0 with an instruction or a robot)"),
+    "tasks": ("all", "tasks of the episodes: all, or names separated by commas"),
+    "seed": ("1000000", "seed of the first scene"),
+    "output": ("", "folder for summary.json, video and plots (default: none)"),
+    "summary": ("", "a further file for summary.json"),
+}
+SIMS = ("tabletop", "none")
+PACES = ("lockstep", "realtime")
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Everything is decided in `bring_up`, once the arguments are known."""
+    declared = [DeclareLaunchArgument(name, default_value=default, description=text)
+                for name, (default, text) in ARGUMENTS.items()]
+    profile = PathJoinSubstitution([FindPackageShare("vla_policy"), "config", "fastdds.xml"])
+    # Without it the default shared memory segment is smaller than one 640x480 image, and most are lost.
+    return LaunchDescription([*declared, SetEnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", profile),
+                              OpaqueFunction(function=bring_up)])
+
+
+def bring_up(context: LaunchContext) -> list:
+    """The actions for the given arguments. Raises: ConfigError, which ends the launch before anything starts."""
+    given = {name: context.launch_configurations[name] for name in ARGUMENTS}
+    check(given, context.launch_configurations)
+    on_robot = given["sim"] == "none"
+    pace = "realtime" if on_robot else given["pace"]
+    contract = str(find_contract(given["robot"] or given["sim"]))
+    policy = include("policy", contract=contract, bundle=str(find_policy(given["policy"])), pace=pace,
+                     use_sim_time=str(pace == "lockstep").lower(), device=given["device"], instruction=given["instruction"])
+    if on_robot:
+        return [policy]
+    sim = include("sim", sim=given["sim"], contract=contract, pace=pace, task=given["task"], seed=given["seed"])
+    episodes = given["episodes"] or ("0" if given["instruction"] else "10")
+    return [sim, policy] + ([] if episodes == "0" else [evaluate(given, contract, pace, episodes)])
+
+
+def check(given: dict[str, str], all_configurations: dict[str, str]) -> None:
+    """Raises: ConfigError naming the argument, what it got, and what it takes."""
+    for name in all_configurations:
+        if name not in ARGUMENTS:
+            raise ConfigError(f"unknown launch argument '{name}'; {nearest(name, ARGUMENTS)}")
+    for name, allowed in (("sim", SIMS), ("pace", PACES)):
+        if given[name] not in allowed:
+            raise ConfigError(f"{name}:={given[name]}; {nearest(given[name], allowed)}")
+    for name in ("episodes", "seed"):
+        if given[name] and not given[name].isdecimal():
+            raise ConfigError(f"{name}:={given[name]}: expected a whole number")
+    if given["sim"] == "none" and not given["robot"]:
+        raise ConfigError("sim:=none needs robot:=NAME, a contract in config/robots or a file")
+    if given["sim"] == "none" and given["episodes"] not in ("", "0"):
+        raise ConfigError(f"episodes:={given['episodes']} needs a simulator; give a robot an instruction instead")
+
+
+def include(name: str, **arguments: str) -> IncludeLaunchDescription:
+    """`name`.launch.py of this package with arguments."""
+    path = PathJoinSubstitution([FindPackageShare("vla_policy"), "launch", f"{name}.launch.py"])
+    return IncludeLaunchDescription(PythonLaunchDescriptionSource(path), launch_arguments=list(arguments.items()))
+
+
+def evaluate(given: dict[str, str], contract: str, pace: str, episodes: str) -> Node:
+    """Plays the episodes through the nodes; the launch ends with it."""
+    arguments = ["--over", "ros", "--pace", pace, "--sim", given["sim"], "--robot", contract, "--tasks", given["tasks"],
+                 "--episodes", episodes, "--seed", given["seed"]]
+    if given["output"]:
+        arguments += ["--output", given["output"], "--video"]
+    if given["summary"]:
+        arguments += ["--json", given["summary"]]
+    return Node(package="sim_bridges", executable="evaluate", name="evaluate", output="screen", arguments=arguments,
+                on_exit=[Shutdown(reason="all episodes were played")])

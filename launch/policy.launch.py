@@ -1,0 +1,56 @@
+"""Starts the policy node and, never without it, the guard. Arguments: `ros2 launch vla_policy policy.launch.py -s`."""
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, LogInfo, RegisterEventHandler, Shutdown
+from launch.event_handlers import OnProcessExit
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+REFUSED = 1  # exit code of a policy node that could not be configured
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Two processes: the guard outlives a policy that crashes, and nothing outlives the guard."""
+    share = FindPackageShare("vla_policy")
+    policy = policy_node()
+    return LaunchDescription([
+        DeclareLaunchArgument("contract", default_value=PathJoinSubstitution([share, "config", "robots", "tabletop.yaml"]),
+                              description="robot contract file"),
+        DeclareLaunchArgument("bundle", default_value=PathJoinSubstitution([share, "policies", "tabletop"]),
+                              description="folder of the policy bundle"),
+        DeclareLaunchArgument("pace", default_value="realtime", choices=["realtime", "lockstep"],
+                              description="lockstep only with a simulator that waits"),
+        DeclareLaunchArgument("use_sim_time", default_value="false", choices=["true", "false"],
+                              description="take time from /clock"),
+        DeclareLaunchArgument("device", default_value="auto", description="auto, cpu or cuda"),
+        DeclareLaunchArgument("instruction", default_value="", description="follow this as soon as the policy is active"),
+        guard_node(),
+        policy,
+        RegisterEventHandler(OnProcessExit(target_action=policy, on_exit=after_policy)),
+    ])
+
+
+def guard_node() -> Node:
+    """Its own process: chunks to limited, watched, latched robot commands."""
+    return Node(package="vla_policy", executable="guard_node", name="guard_node", output="screen",
+                parameters=[{"contract": LaunchConfiguration("contract"), "pace": LaunchConfiguration("pace"),
+                             "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}],
+                on_exit=[Shutdown(reason="the guard ended")])
+
+
+def policy_node() -> Node:
+    """The lifecycle node that runs the bundle; it configures and activates itself."""
+    return Node(package="vla_policy", executable="policy_node", name="policy_node", output="screen",
+                parameters=[{"contract": LaunchConfiguration("contract"), "bundle": LaunchConfiguration("bundle"),
+                             "pace": LaunchConfiguration("pace"), "device": LaunchConfiguration("device"),
+                             "instruction": ParameterValue(LaunchConfiguration("instruction"), value_type=str),
+                             "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}])
+
+
+def after_policy(event: object, context: LaunchContext) -> list:
+    """A policy that refused to start ends the launch; one that crashed leaves the guard to hold the robot."""
+    if event.returncode == REFUSED:
+        return [Shutdown(reason="the policy node refused to start, see its error above")]
+    return [LogInfo(msg="the policy node ended; the guard goes on and holds the robot")]

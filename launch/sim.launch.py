@@ -1,0 +1,27 @@
+"""Starts the simulator node: the robot's topics, /clock in lockstep, /sim/reset. Arguments: `ros2 launch vla_policy sim.launch.py -s`."""
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+
+def generate_launch_description() -> LaunchDescription:
+    """One process; the whole launch ends when it does."""
+    robots = PathJoinSubstitution([FindPackageShare("vla_policy"), "config", "robots"])
+    return LaunchDescription([
+        DeclareLaunchArgument("sim", default_value="tabletop", description="simulator: tabletop"),
+        DeclareLaunchArgument("contract", default_value=PathJoinSubstitution([robots, "tabletop.yaml"]),
+                              description="robot contract file"),
+        DeclareLaunchArgument("pace", default_value="realtime", choices=["realtime", "lockstep"],
+                              description="realtime: as a robot; lockstep: sim time waits for each command"),
+        DeclareLaunchArgument("task", default_value="", description="task of the first scene (default: the first task)"),
+        DeclareLaunchArgument("seed", default_value="0", description="seed of the first scene"),
+        Node(package="sim_bridges", executable="sim_node", name="sim_node", output="screen",
+             parameters=[{"sim": LaunchConfiguration("sim"), "contract": LaunchConfiguration("contract"),
+                          "pace": LaunchConfiguration("pace"),
+                          "task": ParameterValue(LaunchConfiguration("task"), value_type=str),
+                          "seed": ParameterValue(LaunchConfiguration("seed"), value_type=int)}]),
+    ])

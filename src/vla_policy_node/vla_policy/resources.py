@@ -1,0 +1,43 @@
+"""A name like `tabletop` in, the path of its shipped contract, model, training file or bundle out; paths pass through."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from vla_policy.errors import ConfigError, nearest
+
+PACKAGE = "vla_policy"
+
+
+def find_contract(name_or_path: str) -> Path:
+    """Robot contract by name (config/robots/NAME.yaml) or path. Raises: ConfigError naming the nearest."""
+    return _find(name_or_path, "config/robots", ".yaml")
+
+
+def find_policy(name_or_path: str) -> Path:
+    """Policy bundle by name (policies/NAME) or path of its folder. Raises: ConfigError naming the nearest."""
+    return _find(name_or_path, "policies", "")
+
+
+def _find(name_or_path: str, folder: str, suffix: str) -> Path:
+    path = Path(name_or_path)
+    if path.exists():
+        return path
+    if path.name == name_or_path:  # a bare name
+        roots = share_roots()
+        for root in roots:
+            candidate = root / folder / f"{name_or_path}{suffix}"
+            if candidate.exists():
+                return candidate
+        shipped = sorted({entry.stem for root in roots for entry in (root / folder).glob(f"*{suffix}")})
+        raise ConfigError(f"got '{name_or_path}', expected a path or a name in {folder}; {nearest(name_or_path, shipped)}")
+    raise ConfigError(f"{name_or_path}: no such file or folder; give an existing path or the name of a shipped one")
+
+
+def share_roots() -> list[Path]:
+    """Where shipped files are looked for: beside the sources, then in every ROS prefix, then in Python's prefix."""
+    beside_sources = Path(__file__).resolve().parents[1]
+    prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
+    installed = [Path(prefix) / "share" / PACKAGE for prefix in prefixes]
+    return [root for root in (beside_sources, *installed) if (root / "config").is_dir()]

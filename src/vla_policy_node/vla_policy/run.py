@@ -1,0 +1,177 @@
+"""Buffered observations in, action chunks out, until an end with a numbered reason: one run of a policy.
+
+The run keeps the policy on its grid of ticks: the first complete observation starts it, then one step every
+`policy.period_ns`. It reads no clock; the caller says what time it is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Protocol
+
+from vla_policy.errors import InstructionError, ObservationError
+from vla_policy.observation.buffer import ObservationBuffer, ObservationIncomplete, Sample, camera_channel
+from vla_policy.types import NS_PER_S, ActionChunk, Observation
+
+
+class EndReason(IntEnum):
+    """Why a run ended; the numbers of RunPolicy.action."""
+
+    SUCCEEDED = 0
+    TIME_LIMIT = 1
+    CANCELED = 2
+    SAFETY_STOP = 3
+    OBSERVATION_LOST = 4
+    INSTRUCTION_REFUSED = 5
+    FAILED = 6
+    POLICY_ERROR = 7
+    DEACTIVATED = 8
+    OBSERVATION_INVALID = 9
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """The end of a run: the numbered reason and one sentence."""
+
+    reason: EndReason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What a run shall do. Times are ROS time [ns]; `time_limit_ns` 0: none; `not_before_ns` 0: any fresh observation."""
+
+    run_id: int
+    instruction: str
+    time_limit_ns: int = 0
+    not_before_ns: int = 0
+
+
+class SteppedPolicy(Protocol):
+    """The part of vla_policy.policy.Policy that a run needs."""
+
+    period_ns: int
+    timings: dict[str, float]
+
+    def reset(self, instruction: str) -> None:
+        """Forget the history and take a new instruction."""
+
+    def step(self, observation: Observation, run_id: int = 1) -> ActionChunk:
+        """One inference."""
+
+
+@dataclass(slots=True)
+class RunProgress:
+    """How far a run is; read by the node for status and feedback."""
+
+    inferences: int = 0
+    first_ns: int | None = None
+    observation_ns: int = 0
+    waiting_for: str = ""
+    oldest_image_ns: int = 0
+    image_age_ns: int = 0
+    timings_ms: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def elapsed_ns(self) -> int:
+        """ROS time from the first to the newest observation used [ns]."""
+        return 0 if self.first_ns is None else self.observation_ns - self.first_ns
+
+
+class PolicyRun:
+    """One run. Call `poll` whenever something new may have arrived; it returns a chunk, an end, or None to wait.
+
+    decode: turns a buffer Sample into an Observation; raises ObservationError for what the contract does not allow.
+    cameras: names of the cameras the policy looks through.
+    slack_ns: how much earlier than its grid time an observation may be stamped (camera jitter).
+    lost_after_s: steady time without a complete observation after which the run ends.
+    """
+
+    def __init__(self, request: RunRequest, policy: SteppedPolicy, buffer: ObservationBuffer,
+                 decode: Callable[[Sample], Observation], cameras: Iterable[str], slack_ns: int,
+                 lost_after_s: float) -> None:
+        self.request = request
+        self.progress = RunProgress()
+        self._policy = policy
+        self._buffer = buffer
+        self._decode = decode
+        self._cameras = [camera_channel(name) for name in cameras]
+        self._slack_ns = slack_ns
+        self._notice_ns = policy.period_ns + slack_ns
+        self._lost_after_ns = round(lost_after_s * NS_PER_S)
+        self._next_tick_ns: int | None = None
+        self._last_seen_steady_ns: int | None = None
+
+    def begin(self) -> RunEnd | None:
+        """Reset policy and history for the instruction; an end if the policy cannot read it."""
+        try:
+            self._policy.reset(self.request.instruction)
+        except InstructionError as problem:
+            return RunEnd(EndReason.INSTRUCTION_REFUSED, str(problem))
+        if self.request.not_before_ns:
+            self._buffer.start_episode(self.request.not_before_ns)
+        return None
+
+    def poll(self, now_ns: int, steady_ns: int) -> ActionChunk | RunEnd | None:
+        """The next chunk if its observation is there. `now_ns`: ROS time; `steady_ns`: a monotonic clock."""
+        if self._last_seen_steady_ns is None:
+            self._last_seen_steady_ns = steady_ns
+        complete_ns = self._buffer.latest_complete_ns()
+        if not self._is_due(complete_ns):
+            return self._wait(now_ns, steady_ns)
+        if self._is_over(complete_ns):
+            return RunEnd(EndReason.TIME_LIMIT, f"the time limit of {self.request.time_limit_ns / NS_PER_S:g} s passed")
+        try:
+            sample = self._buffer.sample(complete_ns)
+        except ObservationIncomplete:
+            return self._wait(now_ns, steady_ns)
+        try:
+            observation, decode_ms = _timed(self._decode, sample)
+        except ObservationError as problem:
+            return RunEnd(EndReason.OBSERVATION_INVALID, str(problem))
+        self._last_seen_steady_ns = steady_ns
+        chunk = self._policy.step(observation, self.request.run_id)
+        self._note_step(sample, now_ns, decode_ms)
+        return chunk
+
+    def _is_due(self, complete_ns: int | None) -> bool:
+        if complete_ns is None or complete_ns < self.request.not_before_ns:
+            return False
+        return self._next_tick_ns is None or complete_ns >= self._next_tick_ns - self._slack_ns
+
+    def _is_over(self, complete_ns: int) -> bool:
+        limit_ns, first_ns = self.request.time_limit_ns, self.progress.first_ns
+        return bool(limit_ns) and first_ns is not None and complete_ns + self._slack_ns >= first_ns + limit_ns
+
+    def _note_step(self, sample: Sample, now_ns: int, decode_ms: float) -> None:
+        progress, period_ns, complete_ns = self.progress, self._policy.period_ns, sample.asof_ns
+        if progress.first_ns is None:
+            progress.first_ns = complete_ns
+        steps_done = (complete_ns - progress.first_ns + self._slack_ns) // period_ns
+        self._next_tick_ns = progress.first_ns + (steps_done + 1) * period_ns
+        progress.observation_ns = complete_ns
+        progress.inferences += 1
+        progress.waiting_for = ""
+        progress.oldest_image_ns = min((sample.stamps_ns[camera] for camera in self._cameras), default=complete_ns)
+        progress.image_age_ns = now_ns - progress.oldest_image_ns
+        progress.timings_ms = {"decode": decode_ms, **self._policy.timings}
+
+    def _wait(self, now_ns: int, steady_ns: int) -> RunEnd | None:
+        silent_ns = steady_ns - self._last_seen_steady_ns
+        if silent_ns < self._notice_ns:
+            return None
+        faults = self._buffer.faults(now_ns)
+        self.progress.waiting_for = "; ".join(faults.values()) or "the streams are fresh but stand still"
+        if silent_ns < self._lost_after_ns:
+            return None
+        return RunEnd(EndReason.OBSERVATION_LOST,
+                      f"no complete observation for {silent_ns / NS_PER_S:.1f} s: {self.progress.waiting_for}")
+
+
+def _timed(function: Callable[[Sample], Observation], sample: Sample) -> tuple[Observation, float]:
+    start = time.perf_counter()
+    result = function(sample)
+    return result, (time.perf_counter() - start) * 1e3
