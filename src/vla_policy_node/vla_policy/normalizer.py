@@ -6,13 +6,16 @@ https://arxiv.org/abs/2412.14058).
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
-from vla_policy.strict import StrictModel
+from vla_policy.errors import BundleError
+from vla_policy.strict import StrictModel, load_yaml
 
 Numbers = tuple[float, ...]
 
@@ -69,6 +72,15 @@ class Normalizer(StrictModel):
         """Numbers (..., F), clipped to [-1, 1] -> float64 (..., F) in data units."""
         center, half, constant = self._scale()
         return center + np.where(constant, 0.0, np.clip(np.asarray(values, np.float64), -1.0, 1.0) * half)
+
+    def save(self, path: Path | str) -> None:
+        """Write a JSON file."""
+        Path(path).write_text(json.dumps(self.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path | str) -> Normalizer:
+        """Read a JSON file, strictly. Raises: BundleError."""
+        return load_yaml(cls, path, BundleError)
 
     def _scale(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
         low, high = np.asarray(self.low), np.asarray(self.high)

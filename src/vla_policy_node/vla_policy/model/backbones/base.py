@@ -32,9 +32,9 @@ class ImageProcessor:
         if images.dtype != torch.uint8 or images.shape[-3:] != (self.size, self.size, 3):
             raise ValueError(f"images: got {images.dtype} {tuple(images.shape)}, expected torch.uint8 "
                              f"(..., {self.size}, {self.size}, 3); use vla_policy.observation.resize.resize_image")
-        mean = torch.tensor(self.mean, device=images.device) * 255
-        std = torch.tensor(self.std, device=images.device) * 255
-        return ((images.float() - mean) / std).movedim(-1, -3)
+        mean, std = (torch.tensor(value, device=images.device)[:, None, None] * 255 for value in (self.mean, self.std))
+        # Planes first: subtracting from whole planes is several times faster than from interleaved pixels.
+        return images.movedim(-1, -3).contiguous().float().sub_(mean).div_(std)
 
 
 class Backbone(nn.Module, ABC):
