@@ -75,16 +75,18 @@ class Bundle:
 def save_bundle(folder: Path | str, bundle: Bundle) -> None:
     """Write `bundle` to `folder`, replacing an older bundle there; a crash leaves the old one or the new one, never half of one.
 
-    Raises: BundleError where `folder` holds something that is not a bundle.
+    Raises: BundleError where `folder` holds something else, or where the normalisers are not those of the contract's columns.
     """
     folder = Path(folder)
     if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
         raise BundleError(f"{folder}: got a folder without {MANIFEST}, expected a bundle or an empty place; "
                           "choose another folder")
+    normalizers = Normalizers(state=bundle.state_normalizer, action=bundle.action_normalizer)
+    _check_columns("bundle to save", bundle.config, bundle.contract, normalizers)
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        _write_parts(fresh, bundle)
+        _write_parts(fresh, bundle, normalizers)
         manifest = Manifest(format=FORMAT, files={name: _sha256(fresh / name) for name in FILES},
                             provenance=bundle.provenance, instructions=bundle.instructions)
         (fresh / MANIFEST).write_text(_json(manifest), encoding="utf-8")
@@ -106,7 +108,7 @@ def load_bundle(folder: Path | str, device: str = "cpu") -> Bundle:
         contract = load_contract(folder / CONTRACT)
         normalizers = load_yaml(Normalizers, folder / NORMALIZER, BundleError)
         tokenizer = Tokenizer.load(folder / TOKENIZER)
-        _check_columns(folder, file.model, contract, normalizers)
+        _check_columns(str(folder / NORMALIZER), file.model, contract, normalizers)
         model = build_model(file.model, contract, tokenizer.vocabulary_size)
     except (ConfigError, ContractError) as problem:
         raise BundleError(f"{folder}: {problem}; it was written by another version: train it again") from None
@@ -149,12 +151,11 @@ def _camera_size(contract: RobotContract, name: str) -> str:
     return f"{camera.width}x{camera.height}" if camera else f"none, has {list(contract.cameras)}"
 
 
-def _write_parts(folder: Path, bundle: Bundle) -> None:
+def _write_parts(folder: Path, bundle: Bundle, normalizers: Normalizers) -> None:
     save_model(bundle.model, str(folder / WEIGHTS))
     for name, part in ((CONFIG, bundle.file), (CONTRACT, bundle.contract)):
         text = yaml.safe_dump(part.model_dump(mode="json"), sort_keys=False, width=110)
         (folder / name).write_text(text, encoding="utf-8")
-    normalizers = Normalizers(state=bundle.state_normalizer, action=bundle.action_normalizer)
     (folder / NORMALIZER).write_text(_json(normalizers), encoding="utf-8")
     bundle.tokenizer.save(folder / TOKENIZER)
 
@@ -197,15 +198,15 @@ def _checked_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def _check_columns(folder: Path, config: ModelConfig, contract: RobotContract, normalizers: Normalizers) -> None:
+def _check_columns(where: str, config: ModelConfig, contract: RobotContract, normalizers: Normalizers) -> None:
     expected = {"action": contract.action_names[: len(contract.action_names) - (contract.action.gripper is not None)],
                 "state": proprioception_names(contract, config.proprioception_joints) if config.proprioception else None}
     for part, names in expected.items():
         normalizer = getattr(normalizers, part)
         got = normalizer.names if normalizer else None
         if got != names:
-            raise BundleError(f"{folder / NORMALIZER}: {part} has columns {got}, expected {names} by {CONTRACT} and "
-                              f"{CONFIG}; these files are not of one training: copy the bundle again")
+            raise BundleError(f"{where}: the {part} normaliser has columns {got}, expected {names} by the contract and the "
+                              "model's configuration; fit it on these columns, or copy the bundle again")
 
 
 def _load_weights(model: VLAModel, path: Path) -> None:

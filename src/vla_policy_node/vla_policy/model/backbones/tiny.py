@@ -171,8 +171,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.query = nn.Linear(width, width)
-        # No bias: softmax cancels the key's, and `out` holds the value's.
-        self.key_value = nn.Linear(source_width, 2 * width, bias=False)
+        self.key_value = nn.Linear(source_width, 2 * width)
         self.out = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor, sources: Tensor, mask: Tensor | None = None) -> Tensor:
