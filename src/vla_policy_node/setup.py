@@ -34,6 +34,7 @@ setup(
     entry_points={"console_scripts": [
         "policy_node = vla_policy_node.policy_node:main",
         "guard_node = vla_policy_node.guard_node:main",
+        "transport_check = vla_policy_node.transport_check:main",
     ]},
     zip_safe=False,
 )

@@ -21,7 +21,7 @@ import numpy as np
 import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rich.console import Console
 from rich.table import Table
 from sensor_msgs.msg import Image
@@ -29,13 +29,15 @@ from sensor_msgs.msg import Image
 from vla_policy_node.messages import array_to_image, stamp_to_ns
 
 TOPIC = "/transport_check/image_raw"
+# Best effort as cameras send, but queues deep enough that a frame is lost by the transport or not at all.
+QOS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 _MEET_S = 30.0  # for the two processes to find each other
 _SETTLE_S = 1.0  # for the last frames to arrive
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Frames sent and received, and percentiles of their latency [ms] (nan where none arrived)."""
+    """Frames sent and received, and percentiles of their latency [ms] (None where none arrived)."""
 
     width: int
     height: int
@@ -43,9 +45,9 @@ class Result:
     profile: str
     sent: int
     received: int
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
 
 
 def main() -> None:
@@ -88,7 +90,7 @@ def _frames(options: argparse.Namespace) -> int:
 def _send(options: argparse.Namespace) -> None:
     """Publish every frame at a steady rate; exits with an error when there is no receiver."""
     node = Node("transport_check_sender")
-    publisher = node.create_publisher(Image, TOPIC, qos_profile_sensor_data)
+    publisher = node.create_publisher(Image, TOPIC, QOS)
     end_s = time.monotonic() + _MEET_S
     while not publisher.get_subscription_count():
         if time.monotonic() > end_s:
@@ -107,7 +109,7 @@ def _receive(options: argparse.Namespace) -> Result:
     latencies_ms: list[float] = []
     node.create_subscription(
         Image, TOPIC, lambda msg: latencies_ms.append((time.time_ns() - stamp_to_ns(msg.header.stamp)) / 1e6),
-        qos_profile_sensor_data)
+        QOS)
     command = [sys.executable, "-m", "vla_policy_node.transport_check", "--send", "--seconds", str(options.seconds),
                "--rate", str(options.rate), "--width", str(options.width), "--height", str(options.height)]
     with subprocess.Popen(command) as sender:
@@ -115,7 +117,7 @@ def _receive(options: argparse.Namespace) -> Result:
             rclpy.spin_once(node, timeout_sec=0.1)
     if sender.returncode:
         sys.exit(sender.returncode)
-    p50, p95, p99 = np.percentile(latencies_ms, [50, 95, 99]).tolist() if latencies_ms else [float("nan")] * 3
+    p50, p95, p99 = np.percentile(latencies_ms, [50, 95, 99]).tolist() if latencies_ms else [None] * 3
     profile = os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE", "")
     return Result(options.width, options.height, options.rate, profile, _frames(options),
                   len(latencies_ms), p50, p95, p99)
@@ -126,7 +128,7 @@ def _show(result: Result) -> None:
     for column in ("sent", "received", "p50 [ms]", "p95 [ms]", "p99 [ms]"):
         table.add_column(column, justify="right")
     table.add_row(str(result.sent), str(result.received),
-                  *(f"{value:.1f}" for value in (result.p50_ms, result.p95_ms, result.p99_ms)))
+                  *("-" if value is None else f"{value:.1f}" for value in (result.p50_ms, result.p95_ms, result.p99_ms)))
     console = Console()
     console.print(f"{result.width}x{result.height} rgb8 at {result.rate_hz:g} Hz between two processes, "
                   f"Fast DDS profile: {result.profile or 'none (defaults)'}", highlight=False)
