@@ -1,7 +1,7 @@
 """A TabletopSim in, the next action row out: scripted experts that see the true state, one per task family.
 
 They keep no memory: each row follows from where things are now, so an expert recovers from any push and can label noisy
-rollouts (DART, Laskey et al. 2017). `python -m sim_bridges.tabletop.experts` measures them.
+rollouts (DART, Laskey et al. 2017). `python -m sim_bridges.tabletop.measure` measures them.
 """
 
 from __future__ import annotations
