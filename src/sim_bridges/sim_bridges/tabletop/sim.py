@@ -32,11 +32,14 @@ SCATTER_LOW_M, SCATTER_HIGH_M = np.array([0.32, -0.30, 0.02]), np.array([0.68, 0
 class TabletopSim:
     """A Panda-like arm, four blocks, a drawer and a button. `image_size`: width and height of both cameras [pixels].
 
-    Raises: RenderingError at the first image where the OpenGL library does not work.
+    Raises: VlaError for a size that it cannot draw; RenderingError at the first image where OpenGL does not work.
     """
 
     def __init__(self, image_size: int = 224) -> None:
         self.scene = Scene()
+        largest = self.scene.model.vis.global_.offwidth
+        if not 1 <= image_size <= largest:
+            raise VlaError(f"TabletopSim: got image_size {image_size}, expected 1 .. {largest} pixels")
         self.arm = Arm(self.scene)
         self._steps_per_control = round(CONTROL_S / self.scene.model.opt.timestep)
         self._image_size = image_size
