@@ -52,6 +52,8 @@ class RobotState:
 
     def _on_joints(self, msg: JointState) -> None:
         topic, names = self._contract.joints.topic, self._contract.joints.names
+        if not set(names) & set(msg.name):
+            return  # another device on the same topic, e.g. a gripper's own driver
         joints = self._read(topic, lambda: joint_state_to_array(msg, names, topic))
         if joints is not None:
             self._joints = (stamp_to_ns(msg.header.stamp), joints)

@@ -206,12 +206,13 @@ class Guard:
         return True, self.status.message
 
     def _end(self) -> None:
-        self._over.add(self._run_id)
+        if self._run_id:
+            self._over.add(self._run_id)
         self._running = False
         self._schedule.clear()
 
     def _begin(self, run_id: int) -> None:
-        self._over.add(self._run_id)
+        self._end()
         self._run_id = run_id
         self._running = True
         self._clocks_ns = None
