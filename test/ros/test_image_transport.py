@@ -1,4 +1,4 @@
-"""Camera frames between two processes under config/fastdds.xml in; all of them, and a profile without complaint, out."""
+"""Camera frames of one process under config/fastdds.xml in; all of them in another process out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 PROFILE = Path(__file__).resolve().parents[2] / "config" / "fastdds.xml"
-FRAMES, RATE_HZ = 60, 15.0  # slower than a camera, so that a loaded machine does not lose frames for want of time
+FRAMES, RATE_HZ = 60, 15.0  # slower than a camera: the machine may be loaded
 
 
 def check_transport(spawn: Callable[..., Any], out: Path, *arguments: str) -> tuple[int, str, dict[str, Any]]:
@@ -22,7 +22,8 @@ def check_transport(spawn: Callable[..., Any], out: Path, *arguments: str) -> tu
 
 def test_frames_larger_than_the_default_segment_all_arrive(spawn: Callable[..., Any], tmp_path: Path) -> None:
     code, output, result = check_transport(spawn, tmp_path / "result.json", "--rate", str(RATE_HZ),
-                                           "--seconds", str(FRAMES / RATE_HZ), "--width", "640", "--height", "480")
+                                           "--seconds", str(FRAMES / RATE_HZ), "--width", "640", "--height",
+                                           "480")
     assert (code, result.get("sent"), result.get("received")) == (0, FRAMES, FRAMES), output
     assert 0 < result["p50_ms"] <= result["p95_ms"] <= result["p99_ms"], result
     assert "XMLPARSER" not in output, output

@@ -1,4 +1,4 @@
-"""Library types to ROS messages and back, bit for bit; messages that do not fit the contract to sentences of refusal."""
+"""Library types to ROS messages and back, bit for bit; messages unlike the contract to refusals in words."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ def random_image(height: int = 4, width: int = 6) -> np.ndarray:
     return np.random.default_rng(3).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("view", [lambda image: image, lambda image: image[:, ::-1], lambda image: image[::-1]])
+@pytest.mark.parametrize("view",
+                         [lambda image: image, lambda image: image[:, ::-1], lambda image: image[::-1]])
 def test_an_image_survives_the_wire(view: Callable[[np.ndarray], np.ndarray]) -> None:
     image = view(random_image())
     msg = over_the_wire(messages.array_to_image(image, STAMP_NS, "camera_link"))
@@ -77,7 +78,8 @@ def test_a_compressed_image_decodes() -> None:
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    ({"encoding": "16UC1"}, "got encoding '16UC1', expected rgb8; a depth image where a colour camera is expected"),
+    ({"encoding": "16UC1"},
+     "got encoding '16UC1', expected rgb8; a depth image where a colour camera is expected"),
     ({"encoding": "bgr8"}, "got encoding 'bgr8', expected rgb8"),
     ({"width": 5}, "got 5x4, expected 6x4"),
     ({"step": 17}, "got a step of 17 bytes, expected at least 18"),
@@ -129,7 +131,8 @@ def test_joints_that_do_not_fit_are_refused(names: list[str], positions: list[fl
 @given(arrays(np.float64, 3, elements=finite), arrays(np.float64, 4, elements=st.floats(0.1, 1.0)))
 def test_a_pose_survives_the_wire(position: np.ndarray, direction: np.ndarray) -> None:
     pose = Pose(position, direction / np.linalg.norm(direction))
-    back = messages.pose_to_pose(over_the_wire(messages.pose_to_msg(pose, STAMP_NS, "base")), "base", "/tcp_pose")
+    back = messages.pose_to_pose(over_the_wire(messages.pose_to_msg(pose, STAMP_NS, "base")), "base",
+                                 "/tcp_pose")
     assert bits(back.position) == bits(pose.position) and bits(back.quaternion) == bits(pose.quaternion)
 
 
@@ -169,14 +172,16 @@ def test_a_chunk_bears_names_units_and_frame() -> None:
 
 def test_the_end_of_a_run_is_an_empty_chunk() -> None:
     msg = over_the_wire(messages.end_of_run_msg(7, STAMP_NS, CONTRACT))
-    assert msg.end_of_run and msg.run_id == 7 and not msg.values and messages.stamp_to_ns(msg.header.stamp) == STAMP_NS
+    assert msg.end_of_run and msg.run_id == 7 and not msg.values
+    assert messages.stamp_to_ns(msg.header.stamp) == STAMP_NS
 
 
 @pytest.mark.parametrize(("change", "words"), [
     (lambda msg: setattr(msg, "names", ["x"] * 7), "names: got ['x', 'x'"),
     (lambda msg: setattr(msg, "names", msg.names[::-1]), "names: got ['gripper', 'rz'"),
     (lambda msg: setattr(msg, "units", ["mm"] + msg.units[1:]), "units: got ['mm', 'm'"),
-    (lambda msg: setattr(msg.header, "frame_id", "world"), "header.frame_id: got 'world', expected 'base_link'"),
+    (lambda msg: setattr(msg.header, "frame_id", "world"),
+     "header.frame_id: got 'world', expected 'base_link'"),
     (lambda msg: setattr(msg.dt, "nanosec", 1), "dt [ns]: got 1, expected 50000000"),
     (lambda msg: msg.values.pop(), "values: got 13, expected whole rows of 7"),
     (lambda msg: setattr(msg, "values", []), "values: got 0, expected whole rows of 7, at least one"),
@@ -198,11 +203,18 @@ def without_gripper() -> RobotContract:
 @given(arrays(np.float64, 6, elements=finite), st.one_of(st.none(), st.floats(0, 1)))
 def test_a_command_survives_the_wire(arm: np.ndarray, gripper: float | None) -> None:
     contract = CONTRACT if gripper is not None else without_gripper()
-    msg = over_the_wire(messages.command_to_msg(Command(STAMP_NS, arm, gripper), contract, 7, STAMP_NS - 5, 3))
+    msg = over_the_wire(messages.command_to_msg(Command(STAMP_NS, arm, gripper), contract, 7, STAMP_NS - 5,
+                                                3))
     assert (msg.run_id, msg.row, messages.stamp_to_ns(msg.observation_stamp)) == (7, 3, STAMP_NS - 5)
     assert tuple(msg.names) == contract.command_names and msg.header.frame_id == "base_link"
     back = messages.command_from_msg(msg, contract)
     assert bits(back.arm) == bits(arm) and back.gripper == gripper and back.stamp_ns == STAMP_NS
+
+
+def test_a_command_may_leave_the_gripper_as_it_is() -> None:
+    msg = over_the_wire(messages.command_to_msg(Command(STAMP_NS, np.ones(6), None), CONTRACT, 1, 0, 0))
+    assert "gripper" not in msg.names and len(msg.units) == len(msg.values) == 6
+    assert messages.command_from_msg(msg, CONTRACT).gripper is None
 
 
 def test_a_command_unlike_the_contract_is_refused() -> None:
@@ -210,7 +222,8 @@ def test_a_command_unlike_the_contract_is_refused() -> None:
     text = refusal(ContractError, messages.command_from_msg, msg, without_gripper())
     assert text.startswith("robot command: names: got ['vx'")
     msg.values = array("d", [0.0])
-    assert "count of values: got 1, expected 7" in refusal(ContractError, messages.command_from_msg, msg, CONTRACT)
+    assert "count of values: got 1, expected 7" in refusal(ContractError, messages.command_from_msg, msg,
+                                                           CONTRACT)
 
 
 def test_messages_are_used_as_they_arrive() -> None:

@@ -1,4 +1,4 @@
-"""Stamped pushes in; as-of samples, rejections and faults out, against a naive model that keeps everything."""
+"""Stamped pushes in; samples, rejections and faults out, against a naive model that keeps everything."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def push(buffer: ObservationBuffer, channel: str, *stamps_ms: int) -> None:
 def test_channels_follow_the_contract() -> None:
     channels = {channel.name: channel for channel in channels_of(load_contract(TABLETOP))}
     assert list(channels) == ["camera.static", "camera.wrist", "joints", "pose"]
-    assert channels[camera_channel("static")] == Channel("camera.static", "/camera/static/image_raw", 300 * MS)
+    assert channels[camera_channel("static")] == Channel("camera.static", "/camera/static/image_raw",
+                                                         300 * MS)
     assert channels["pose"].max_age_ns == 200 * MS
 
 
@@ -66,7 +67,8 @@ def test_faults_name_channel_topic_age_and_limit() -> None:
     with pytest.raises(ObservationIncomplete) as caught:
         buffer.sample(1101 * MS)
     assert caught.value.faults == {
-        "camera": "camera: expected a message on /camera/image within 0.300 s, got none; is its driver running?",
+        "camera": "camera: expected a message on /camera/image within 0.300 s, got none; "
+                  "is its driver running?",
         "joints": "joints: expected a message on /joint_states within 0.100 s, got one 0.101 s old; "
                   "check its driver and its clock"}
     assert isinstance(caught.value, ObservationError) and "/camera/image" in str(caught.value)
@@ -127,7 +129,7 @@ def test_a_ring_holds_no_more_than_it_may_need() -> None:
     push(buffer, "camera", *range(1000, 1100))
     push(buffer, "joints", 1090, 5000)
     with pytest.raises(ObservationIncomplete) as caught:
-        buffer.sample(1089 * MS)  # the camera's ten newest begin at 1090, the joints of 1090 are long out of date
+        buffer.sample(1089 * MS)  # the camera's ten newest begin at 1090
     assert caught.value.faults.keys() == {"camera", "joints"}
 
 
@@ -157,7 +159,8 @@ class NaiveBuffer:
 
     def start_episode(self, start: int) -> None:
         self.start = start
-        self.kept = {channel: [stamp for stamp in stamps if stamp >= start] for channel, stamps in self.kept.items()}
+        self.kept = {channel: [stamp for stamp in stamps if stamp >= start] for channel,
+                     stamps in self.kept.items()}
 
     def sample(self, asof: int) -> dict[str, int | None]:
         """Channel -> stamp of its sample, None where it is missing or stale."""
@@ -178,7 +181,7 @@ WAIT = st.tuples(st.just("wait"), st.just(""), st.integers(0, 400))
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.lists(st.one_of(PUSH, PUSH, PUSH, SAMPLE, START, WAIT), max_size=60))
 def test_it_does_what_the_naive_model_does(steps: list[tuple[str, str, int]]) -> None:
-    """Offsets are milliseconds from a clock that only `wait` moves; samples look back as far as a worker may."""
+    """Offsets are ms from a clock that only `wait` moves; samples look back as far as a worker may."""
     buffer, model, now, start = make_buffer(), NaiveBuffer(), 1000 * MS, 0
     for step, channel, offset_ms in steps:
         instant = now + offset_ms * MS

@@ -1,4 +1,4 @@
-"""The shipped contracts and contracts with one mistake in; what a contract derives, and the sentence of refusal, out."""
+"""The shipped contracts and contracts with one mistake in; derived names or the sentence of refusal out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def make_joint_position(data: dict[str, Any]) -> None:
     joints = data["joints"]["names"][:7]
     data["action"].update(kind="joint_position", joints=joints,
                           command={"topic": "/arm/joints", "type": "trajectory_msgs/msg/JointTrajectory"})
-    data["limits"] = {"joint_position": [[-2.8, 2.8]] * 7, "joint_velocity": [1.0] * 7, "joint_acceleration": [5.0] * 7}
+    data["limits"] = {"joint_position": [[-2.8, 2.8]] * 7, "joint_velocity": [1.0] * 7,
+                      "joint_acceleration": [5.0] * 7}
     data["stop"]["behaviour"] = "hold_position"
 
 
@@ -47,7 +48,8 @@ def test_tool_motion_names_units_and_rates(data: dict[str, Any]) -> None:
 
 
 def test_tool_pose_names_and_units(data: dict[str, Any]) -> None:
-    data["action"].update(kind="ee_pose", command={"topic": "/arm/pose", "type": "geometry_msgs/msg/PoseStamped"})
+    data["action"].update(kind="ee_pose",
+                          command={"topic": "/arm/pose", "type": "geometry_msgs/msg/PoseStamped"})
     data["stop"]["behaviour"] = "hold_position"
     contract = parse_contract(data, "t")
     assert contract.action_names == ("x", "y", "z", "rx", "ry", "rz", "gripper")
@@ -71,7 +73,8 @@ def test_a_contract_cannot_be_changed(data: dict[str, Any]) -> None:
 
 Edit = Callable[[dict[str, Any]], Any]
 MISTAKES: dict[str, tuple[Edit, str]] = {
-    "unknown key": (lambda d: d.update(control_rate=20), "unknown key 'control_rate'; did you mean 'control_rate_hz'?"),
+    "unknown key": (lambda d: d.update(control_rate=20),
+                    "unknown key 'control_rate'; did you mean 'control_rate_hz'?"),
     "unknown camera key": (lambda d: d["cameras"]["wrist"].update(widht=1),
                            "unknown key 'cameras.wrist.widht'; did you mean 'width'?"),
     "missing section": (lambda d: d.pop("watchdog"), "key 'watchdog' is missing"),
@@ -86,31 +89,48 @@ MISTAKES: dict[str, tuple[Edit, str]] = {
                          "cameras.wrist.encoding: got '16UC1', expected 'rgb8', 'bgr8'"),
     "relative topic": (lambda d: d["pose"].update(topic="tcp_pose"),
                        "pose.topic: got 'tcp_pose', expected an absolute topic name"),
-    "topic ending in a slash": (lambda d: d["pose"].update(topic="/tcp_pose/"), "expected an absolute topic name"),
-    "topic used twice": (lambda d: d["pose"].update(topic="/joint_states"), "topic /joint_states is used twice"),
-    "camera name": (lambda d: d["cameras"].update({"my cam": d["cameras"].pop("wrist")}), "got 'my cam', expected a word"),
-    "joint named twice": (lambda d: d["joints"].update(names=["a", "b", "a"]), "joints.names: a is named twice"),
+    "topic ending in a slash": (lambda d: d["pose"].update(topic="/tcp_pose/"),
+                                "expected an absolute topic name"),
+    "topic used twice": (lambda d: d["pose"].update(topic="/joint_states"),
+                         "topic /joint_states is used twice"),
+    "camera name": (lambda d: d["cameras"].update({"my cam": d["cameras"].pop("wrist")}),
+                    "got 'my cam', expected a word"),
+    "joint named twice": (lambda d: d["joints"].update(names=["a", "b", "a"]),
+                          "joints.names: a is named twice"),
     "no joints": (lambda d: d["joints"].update(names=[]), "joints.names: got []"),
-    "unknown action kind": (lambda d: d["action"].update(kind="ee_dleta"), "action.kind: got 'ee_dleta', expected 'ee_delta'"),
+    "unknown action kind": (lambda d: d["action"].update(kind="ee_dleta"),
+                            "action.kind: got 'ee_dleta', expected 'ee_delta'"),
     "command type of another kind": (
         lambda d: d["action"]["command"].update(type="geometry_msgs/msg/PoseStamped"),
-        "action.command.type: got geometry_msgs/msg/PoseStamped, expected geometry_msgs/msg/TwistStamped for kind ee_delta"),
-    "joints for a tool action": (lambda d: d["action"].update(joints=["joint1"]), "action.joints: got ['joint1']"),
+        "action.command.type: got geometry_msgs/msg/PoseStamped, expected geometry_msgs/msg/TwistStamped "
+        "for kind ee_delta"),
+    "joints for a tool action": (lambda d: d["action"].update(joints=["joint1"]),
+                                 "action.joints: got ['joint1']"),
     "stop of another kind": (lambda d: d["stop"].update(behaviour="hold_position"),
-                             "stop.behaviour: got hold_position, expected zero_velocity or silence for kind ee_delta"),
+                             "stop.behaviour: got hold_position, expected zero_velocity or silence"),
     "gripper without stroke": (lambda d: d["action"]["gripper"].update(closed_at=1.0),
                                "action.gripper: closed_at and open_at are both 1.0"),
-    "missing limits": (lambda d: d["limits"].pop("workspace"), "limits: workspace missing; kind ee_delta needs them"),
-    "empty workspace": (lambda d: d["limits"]["workspace"].update(x=[0.7, 0.2]), "limits.workspace.x: got [0.7, 0.2]"),
-    "no pose": (lambda d: d.pop("pose"), "pose is missing; kind ee_delta needs the tool pose"),
+    "missing limits": (lambda d: d["limits"].pop("workspace"),
+                       "limits.workspace is missing; kind ee_delta needs it"),
+    "empty workspace": (lambda d: d["limits"]["workspace"].update(x=[0.7, 0.2]),
+                        "limits.workspace.x: got [0.7, 0.2]"),
+    "limit that would not be kept": (lambda d: d["limits"].update(joint_velocity=[1.0]),
+                                     "limits.joint_velocity: kind ee_delta cannot keep it; take it out"),
+    "no pose": (lambda d: d.pop("pose"), "pose is missing; limits.workspace needs the tool pose"),
     "no frame": (lambda d: d.update(base_frame=""), "base_frame: got ''"),
 }
 JOINT_MISTAKES: dict[str, tuple[Edit, str]] = {
-    "no commanded joints": (lambda d: d["action"].update(joints=[]), "kind joint_position needs the commanded joints"),
+    "no commanded joints": (lambda d: d["action"].update(joints=[]),
+                            "kind joint_position needs the commanded joints"),
     "unknown commanded joint": (lambda d: d["action"]["joints"].__setitem__(0, "jiont1"),
                                 "action.joints: 'jiont1' is not among joints.names; did you mean 'joint1'?"),
     "too few limits": (lambda d: d["limits"].update(joint_velocity=[1.0]),
                        "limits.joint_velocity: got 1 values, expected 7, one per action.joints"),
+    "limit that would not be kept": (lambda d: d["limits"].update(linear_velocity_m_s=1.0),
+                                     "limits.linear_velocity_m_s: kind joint_position cannot keep it"),
+    "workspace without a pose": (
+        lambda d: (d.pop("pose"), d["limits"].update(workspace={"x": [0, 1], "y": [0, 1], "z": [0, 1]})),
+        "pose is missing; limits.workspace needs the tool pose"),
     "empty range": (lambda d: d["limits"]["joint_position"].__setitem__(2, [1, 1]),
                     "limits.joint_position.2: got [1.0, 1.0], an empty range"),
 }

@@ -1,4 +1,4 @@
-"""Images of every encoding in, RGB out, against OpenCV, a hand-made mosaic and rosbags-image; refusals in words."""
+"""Images of every encoding in, RGB as rosbags-image decodes it out; refusals in words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from vla_policy.errors import ObservationError
 from vla_policy.observation.images import check_camera, decode_compressed, decode_image
 
 HEIGHT, WIDTH = 12, 16
-BYTES_A_PIXEL = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "yuv422": 2, "uyvy": 2, "yuv422_yuy2": 2,
+BYTES_A_PIXEL = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "yuv422": 2, "uyvy": 2,
+                 "yuv422_yuy2": 2,
                  "yuyv": 2, "bayer_rggb8": 1, "bayer_bggr8": 1, "bayer_gbrg8": 1, "bayer_grbg8": 1}
 
 
@@ -38,15 +39,19 @@ def test_every_encoding_of_a_contract_decodes_as_rosbags_image_does(encoding: st
     assert image.shape == (HEIGHT, WIDTH, 3) and image.dtype == np.uint8 and image.flags.c_contiguous
     unpadded = np.frombuffer(data, np.uint8).reshape(HEIGHT, step)[:, :WIDTH * BYTES_A_PIXEL[encoding]]
     old_name = {"uyvy": "yuv422", "yuyv": "yuv422_yuy2"}.get(encoding, encoding)
-    message = SimpleNamespace(__msgtype__="sensor_msgs/msg/Image", encoding=old_name, height=HEIGHT, width=WIDTH,
-                              step=unpadded.shape[1], is_bigendian=False, data=np.ascontiguousarray(unpadded).ravel())
+    message = SimpleNamespace(__msgtype__="sensor_msgs/msg/Image", encoding=old_name, height=HEIGHT,
+                              width=WIDTH,
+                              step=unpadded.shape[1], is_bigendian=False,
+                              data=np.ascontiguousarray(unpadded).ravel())
     np.testing.assert_array_equal(image, message_to_cvimage(message, "rgb8"))
 
 
-@pytest.mark.parametrize(("pattern", "mosaic"), [("rggb", "RGGB"), ("bggr", "BGGR"), ("gbrg", "GBRG"), ("grbg", "GRBG")])
+@pytest.mark.parametrize(("pattern", "mosaic"),
+                         [("rggb", "RGGB"), ("bggr", "BGGR"), ("gbrg", "GBRG"), ("grbg", "GRBG")])
 def test_bayer_mosaics_give_their_colours_back(pattern: str, mosaic: str) -> None:
     colour = {"R": 200, "G": 120, "B": 30}
-    tile = np.array([[colour[mosaic[0]], colour[mosaic[1]]], [colour[mosaic[2]], colour[mosaic[3]]]], np.uint8)
+    tile = np.array([[colour[mosaic[0]], colour[mosaic[1]]], [colour[mosaic[2]], colour[mosaic[3]]]],
+                    np.uint8)
     data = np.tile(tile, (HEIGHT // 2, WIDTH // 2)).tobytes()
     image = decode_image(f"bayer_{pattern}8", HEIGHT, WIDTH, WIDTH, data)
     assert (image == [200, 120, 30]).all()
@@ -59,7 +64,8 @@ def test_channel_order_is_honoured(encoding: str, pixels: list[int]) -> None:
     assert (image == [10, 20, 30]).all()
 
 
-@pytest.mark.parametrize(("encoding", "pair"), [("yuv422", [128, 77, 128, 180]), ("yuv422_yuy2", [77, 128, 180, 128])])
+@pytest.mark.parametrize(("encoding", "pair"),
+                         [("yuv422", [128, 77, 128, 180]), ("yuv422_yuy2", [77, 128, 180, 128])])
 def test_yuv_keeps_the_brightness_of_each_pixel(encoding: str, pair: list[int]) -> None:
     image = decode_image(encoding, 2, 4, 8, bytes(pair * 4)).astype(int)
     assert (image[:, 0::2].max(axis=-1) < 80).all() and (image[:, 1::2].min(axis=-1) > 180).all()
@@ -76,7 +82,8 @@ def test_rgb8_is_not_copied() -> None:
     ("16UC1", "got encoding '16UC1', a depth image where a colour camera is expected"),
     ("32FC1", "got encoding '32FC1', a depth image where a colour camera is expected"),
     ("mono16", "got encoding 'mono16', a depth image"),
-    ("rgb88", "got encoding 'rgb88', no colour encoding that can be read, did you mean 'rgb8'? known: rgb8, bgr8"),
+    ("rgb88",
+     "got encoding 'rgb88', no colour encoding that can be read, did you mean 'rgb8'? known: rgb8, bgr8"),
     ("8UC3", "got encoding '8UC3', no colour encoding"),
     ("", "got encoding '', no colour encoding"),
 ])
@@ -108,7 +115,8 @@ def test_compressed_images_decode(suffix: str, channels: str, tolerance: int) ->
     rgb = smooth_image()
     if channels == "grey":
         rgb = np.repeat(rgb[..., :1], 3, axis=-1)
-    stored = {"rgb": rgb[..., ::-1], "rgba": cv2.cvtColor(rgb, cv2.COLOR_RGB2BGRA), "grey": rgb[..., 0]}[channels]
+    stored = {"rgb": rgb[..., ::-1], "rgba": cv2.cvtColor(rgb, cv2.COLOR_RGB2BGRA),
+              "grey": rgb[..., 0]}[channels]
     data = array("B", cv2.imencode(suffix, np.ascontiguousarray(stored))[1].tobytes())
     image = decode_compressed(data)
     assert image.shape == rgb.shape and image.dtype == np.uint8 and image.flags.c_contiguous
@@ -118,7 +126,8 @@ def test_compressed_images_decode(suffix: str, channels: str, tolerance: int) ->
 @pytest.mark.parametrize(("data", "words"), [
     (b"", "got 0 bytes that are no complete image"),
     (b"no image at all", "got 15 bytes that are no complete image, expected JPEG or PNG"),
-    (cv2.imencode(".png", np.full((4, 4), 1000, np.uint16))[1].tobytes(), "1 x uint16 a pixel, a depth image where"),
+    (cv2.imencode(".png", np.full((4, 4), 1000, np.uint16))[1].tobytes(),
+     "1 x uint16 a pixel, a depth image where"),
 ])
 def test_compressed_data_that_is_no_colour_image_is_refused(data: bytes, words: str) -> None:
     with pytest.raises(ObservationError) as caught:
@@ -135,12 +144,15 @@ def test_an_image_as_the_contract_says_passes() -> None:
 
 
 @pytest.mark.parametrize(("width", "height", "encoding", "words"), [
-    (640, 480, "rgb8", "got 640x480, expected 64x48; set the driver to that size or correct the contract's camera"),
+    (640, 480, "rgb8",
+     "got 640x480, expected 64x48; correct the driver or the contract's camera"),
     (48, 64, None, "got 48x64, expected 64x48"),
     (64, 48, "bgr8", "got encoding 'bgr8', expected rgb8; correct the contract's camera or the driver"),
-    (64, 48, "16UC1", "got encoding '16UC1', expected rgb8; a depth image where a colour camera is expected; correct"),
+    (64, 48, "16UC1",
+     "got encoding '16UC1', expected rgb8; a depth image where a colour camera is expected; correct"),
 ])
-def test_an_image_unlike_the_contract_is_refused(width: int, height: int, encoding: str | None, words: str) -> None:
+def test_an_image_unlike_the_contract_is_refused(width: int, height: int, encoding: str | None,
+                                                 words: str) -> None:
     with pytest.raises(ObservationError) as caught:
         check_camera(CAMERA, width, height, encoding)
     assert str(caught.value).startswith("/camera/image: ") and words in str(caught.value)

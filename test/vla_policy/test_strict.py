@@ -37,7 +37,8 @@ def refusal(data: object) -> str:
 
 
 def test_what_yaml_can_write_is_taken() -> None:
-    cart = parse(Cart, {"wheels": {"left": {"radius_m": 1}}, "colour": "blue", "loads_kg": [1, 2.5], "out_dir": "runs",
+    cart = parse(Cart, {"wheels": {"left": {"radius_m": 1}}, "colour": "blue", "loads_kg": [1, 2.5],
+                        "out_dir": "runs",
                         "axles": [{"radius_m": 0.5, "spokes": 3}]}, "cart.yaml", ConfigError)
     assert cart.wheels["left"].radius_m == 1.0 and cart.colour is Colour.BLUE and cart.loads_kg == (1.0, 2.5)
     assert cart.out_dir == Path("runs") and cart.axles[0].spokes == 3
@@ -49,11 +50,16 @@ def test_a_model_survives_its_own_dump() -> None:
 
 
 @pytest.mark.parametrize(("data", "words"), [
-    ({"wheels": {}, "colur": "red"}, "unknown key 'colur'; did you mean 'colour'? known: wheels, spare, colour"),
-    ({"wheels": {"left": {"radius_m": 1.0, "spoke": 2}}}, "unknown key 'wheels.left.spoke'; did you mean 'spokes'?"),
-    ({"wheels": {"spare": {"radius_m": 1.0, "spoke": 2}}}, "unknown key 'wheels.spare.spoke'; did you mean 'spokes'?"),
-    ({"wheels": {}, "axles": [{"radius_m": 1.0, "radius": 2}]}, "unknown key 'axles.0.radius'; did you mean 'radius_m'?"),
-    ({"wheels": {}, "spare": {"radius_m": 1.0, "radius": 2}}, "unknown key 'spare.radius'; did you mean 'radius_m'?"),
+    ({"wheels": {}, "colur": "red"},
+     "unknown key 'colur'; did you mean 'colour'? known: wheels, spare, colour"),
+    ({"wheels": {"left": {"radius_m": 1.0, "spoke": 2}}},
+     "unknown key 'wheels.left.spoke'; did you mean 'spokes'?"),
+    ({"wheels": {"spare": {"radius_m": 1.0, "spoke": 2}}},
+     "unknown key 'wheels.spare.spoke'; did you mean 'spokes'?"),
+    ({"wheels": {}, "axles": [{"radius_m": 1.0, "radius": 2}]},
+     "unknown key 'axles.0.radius'; did you mean 'radius_m'?"),
+    ({"wheels": {}, "spare": {"radius_m": 1.0, "radius": 2}},
+     "unknown key 'spare.radius'; did you mean 'radius_m'?"),
     ({}, "key 'wheels' is missing"),
     ({"wheels": {"left": {}}}, "key 'wheels.left.radius_m' is missing"),
     ({"wheels": 3}, "wheels: got 3, expected a mapping"),
@@ -61,9 +67,12 @@ def test_a_model_survives_its_own_dump() -> None:
     ({"wheels": {}, "colour": "green"}, "colour: got 'green', expected 'red' or 'blue'"),
     ({"wheels": {"left": {"radius_m": "1.0"}}}, "wheels.left.radius_m: got '1.0', expected a valid number"),
     ({"wheels": {"left": {"radius_m": True}}}, "wheels.left.radius_m: got True, expected a valid number"),
-    ({"wheels": {"left": {"radius_m": float("nan")}}}, "wheels.left.radius_m: got nan, expected a finite number"),
-    ({"wheels": {"left": {"radius_m": float("inf")}}}, "wheels.left.radius_m: got inf, expected a finite number"),
-    ({"wheels": {"left": {"radius_m": 1.0, "spokes": 2.5}}}, "wheels.left.spokes: got 2.5, expected a valid integer"),
+    ({"wheels": {"left": {"radius_m": float("nan")}}},
+     "wheels.left.radius_m: got nan, expected a finite number"),
+    ({"wheels": {"left": {"radius_m": float("inf")}}},
+     "wheels.left.radius_m: got inf, expected a finite number"),
+    ({"wheels": {"left": {"radius_m": 1.0, "spokes": 2.5}}},
+     "wheels.left.spokes: got 2.5, expected a valid integer"),
     ({"wheels": {}, "fast": "yes"}, "fast: got 'yes', expected a valid boolean"),
     ([1, 2], "got list, expected a mapping with wheels, spare"),
     (None, "got NoneType, expected a mapping with wheels, spare"),

@@ -1,7 +1,7 @@
-"""A robot's YAML file in, a RobotContract out: what a robot reports, what it takes, and what it must never do.
+"""A robot's YAML file in, a RobotContract out: what a robot reports, takes, and must never do.
 
-One contract per robot or simulator (config/robots/*.yaml). The robot, its simulator, the recorder, the trainer, the policy
-and the guard all read this one file.
+One contract per robot or simulator (config/robots/*.yaml). The robot, its simulator, the recorder, the
+trainer, the policy and the guard all read this one file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _word(text: str) -> str:
 
 def _increasing(pair: tuple[float, float]) -> tuple[float, float]:
     if not pair[0] < pair[1]:
-        raise ValueError(f"got [{pair[0]}, {pair[1]}], an empty range; the first value must be the smaller one")
+        raise ValueError(f"got [{pair[0]}, {pair[1]}], an empty range; put the smaller value first")
     return pair
 
 
@@ -58,7 +58,7 @@ JointNames = Annotated[tuple[Name, ...], AfterValidator(_distinct)]
 class ActionKind(StrEnum):
     """What one row of an action chunk means."""
 
-    EE_DELTA = "ee_delta"  # change of the tool pose within one row: x y z [m], rotation vector [rad], base frame
+    EE_DELTA = "ee_delta"  # change of tool pose within a row: x y z [m], rotation vector [rad], base frame
     EE_POSE = "ee_pose"  # tool pose: x y z [m], rotation vector [rad], base frame
     JOINT_POSITION = "joint_position"  # joint targets [rad or m]
 
@@ -70,6 +70,9 @@ ARM_COMMAND_TYPES = {
     ActionKind.EE_POSE: ("geometry_msgs/msg/PoseStamped",),
     ActionKind.JOINT_POSITION: ("trajectory_msgs/msg/JointTrajectory", "std_msgs/msg/Float64MultiArray"),
 }
+TOOL_LIMITS = ("linear_velocity_m_s", "linear_acceleration_m_s2", "angular_velocity_rad_s",
+               "angular_acceleration_rad_s2")
+JOINT_LIMITS = ("joint_position", "joint_velocity", "joint_acceleration")
 
 
 class Camera(StrictModel):
@@ -92,7 +95,7 @@ class Joints(StrictModel):
 
 
 class PoseTopic(StrictModel):
-    """geometry_msgs/PoseStamped of the tool centre point; its header.frame_id must be the contract's base_frame."""
+    """geometry_msgs/PoseStamped of the tool centre point; header.frame_id is the contract's base_frame."""
 
     topic: Topic
     max_age_s: Positive
@@ -109,11 +112,12 @@ class ArmCommand(StrictModel):
 class Gripper(StrictModel):
     """A gripper as its own channel: the chunk's last column, 0 closed .. 1 open.
 
-    `closed_at`/`open_at`: what the driver takes for 0 and 1 (m, rad or fraction) where type is Float64MultiArray.
+    `closed_at`, `open_at`: what a Float64MultiArray driver takes for 0 and 1 [m, rad or fraction].
     """
 
     topic: Topic
-    type: Literal["vla_msgs/msg/GripperCommand", "std_msgs/msg/Float64MultiArray"] = "vla_msgs/msg/GripperCommand"
+    type: Literal["vla_msgs/msg/GripperCommand",
+                  "std_msgs/msg/Float64MultiArray"] = "vla_msgs/msg/GripperCommand"
     closed_at: float = 0.0
     open_at: float = 1.0
     max_effort_n: Annotated[float, Field(ge=0)] = 0.0
@@ -141,9 +145,9 @@ class Workspace(StrictModel):
 class Limits(StrictModel):
     """What the guard holds every command to.
 
-    Cartesian kinds need the linear and angular limits and the workspace; joint_position needs the joint limits,
-    one value per commanded joint. `jump_factor`: a command above this multiple of a velocity limit is a fault, not
-    something to reduce.
+    Cartesian kinds take the linear and angular limits and the workspace. joint_position takes the joint
+    limits, one value per commanded joint, and a workspace where the robot reports a pose. `jump_factor`: a
+    command above this multiple of a velocity limit is a fault, not something to reduce.
     """
 
     linear_velocity_m_s: Positive | None = None
@@ -158,7 +162,11 @@ class Limits(StrictModel):
 
 
 class Watchdog(StrictModel):
-    """When the guard stops by itself. `silence_s`: no chunk for this long (steady clock). `state_max_age_s`: ROS time."""
+    """When the guard stops by itself.
+
+    silence_s: no chunk for this long, on the steady clock. state_max_age_s: joints or pose older than this,
+    in ROS time. clock_jump_s: ROS time leaps forward by more than this; backward is always a fault.
+    """
 
     silence_s: Positive
     state_max_age_s: Positive
@@ -168,8 +176,8 @@ class Watchdog(StrictModel):
 class Stop(StrictModel):
     """How a stop looks to the robot.
 
-    zero_velocity: keep sending a zero twist (ee_delta). hold_position: keep sending where it was when it stopped
-    (ee_pose, joint_position). silence: send nothing, for drivers that stop by themselves.
+    zero_velocity: keep sending a zero twist (ee_delta). hold_position: keep sending where it was when it
+    stopped (ee_pose, joint_position). silence: send nothing, for drivers that stop by themselves.
     """
 
     behaviour: Literal["zero_velocity", "hold_position", "silence"]
@@ -266,7 +274,8 @@ def _command_mistakes(contract: RobotContract) -> Iterator[str]:
     action = contract.action
     allowed = ARM_COMMAND_TYPES[action.kind]
     if action.command.type not in allowed:
-        yield f"action.command.type: got {action.command.type}, expected {' or '.join(allowed)} for kind {action.kind}"
+        yield (f"action.command.type: got {action.command.type}, expected {' or '.join(allowed)} "
+               f"for kind {action.kind}")
     if (action.kind is ActionKind.JOINT_POSITION) != bool(action.joints):
         yield (f"action.joints: got {list(action.joints)}; kind joint_position needs the commanded joints, "
                "other kinds take none")
@@ -274,7 +283,8 @@ def _command_mistakes(contract: RobotContract) -> Iterator[str]:
         if name not in contract.joints.names:
             yield f"action.joints: '{name}' is not among joints.names; {nearest(name, contract.joints.names)}"
     if action.gripper and action.gripper.closed_at == action.gripper.open_at:
-        yield f"action.gripper: closed_at and open_at are both {action.gripper.open_at}; expected two positions"
+        yield (f"action.gripper: closed_at and open_at are both {action.gripper.open_at}, "
+               "expected two positions")
     allowed_stop = ("zero_velocity" if action.kind is ActionKind.EE_DELTA else "hold_position", "silence")
     if contract.stop.behaviour not in allowed_stop:
         yield (f"stop.behaviour: got {contract.stop.behaviour}, expected {' or '.join(allowed_stop)} "
@@ -283,16 +293,16 @@ def _command_mistakes(contract: RobotContract) -> Iterator[str]:
 
 def _limit_mistakes(contract: RobotContract) -> Iterator[str]:
     limits, action = contract.limits, contract.action
-    if action.kind is ActionKind.JOINT_POSITION:
-        for field in ("joint_position", "joint_velocity", "joint_acceleration"):
-            count = len(getattr(limits, field))
-            if count != len(action.joints):
-                yield f"limits.{field}: got {count} values, expected {len(action.joints)}, one per action.joints"
-        return
-    needed = ("linear_velocity_m_s", "linear_acceleration_m_s2", "angular_velocity_rad_s",
-              "angular_acceleration_rad_s2", "workspace")
-    missing = [field for field in needed if getattr(limits, field) is None]
-    if missing:
-        yield f"limits: {', '.join(missing)} missing; kind {action.kind} needs them"
-    if contract.pose is None:
-        yield f"pose is missing; kind {action.kind} needs the tool pose for its workspace limit"
+    joint_space = action.kind is ActionKind.JOINT_POSITION
+    for field in TOOL_LIMITS if joint_space else JOINT_LIMITS:
+        if getattr(limits, field):
+            yield f"limits.{field}: kind {action.kind} cannot keep it; take it out"
+    for field in JOINT_LIMITS if joint_space else ():
+        count = len(getattr(limits, field))
+        if count != len(action.joints):
+            yield f"limits.{field}: got {count} values, expected {len(action.joints)}, one per action.joints"
+    for field in () if joint_space else (*TOOL_LIMITS, "workspace"):
+        if getattr(limits, field) is None:
+            yield f"limits.{field} is missing; kind {action.kind} needs it"
+    if contract.pose is None and limits.workspace is not None:
+        yield "pose is missing; limits.workspace needs the tool pose"

@@ -1,4 +1,4 @@
-"""Errors in, one clear sentence out: every refusal says what it got, what it expected, where, and what to do."""
+"""A mistake in, one clear sentence out: what was got, what was expected, where, and what to do."""
 
 from __future__ import annotations
 

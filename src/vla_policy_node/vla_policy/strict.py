@@ -1,4 +1,4 @@
-"""A mapping or YAML file in, a validated frozen model out; every mistake is named with its place and the nearest right key."""
+"""A mapping or YAML file in, a validated frozen model out; every mistake is named with its place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vla_policy.errors import VlaError, nearest
 
 
 class StrictModel(BaseModel):
-    """Base of all configuration: immutable, unknown keys refused, numbers finite, no silent type conversion of text."""
+    """Base of all configuration: immutable, unknown keys refused, numbers finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -28,10 +28,11 @@ def parse(model: type[Model], data: Any, where: str, error: type[VlaError]) -> M
     Raises: `error` naming every mistake.
     """
     if not isinstance(data, dict):
-        raise error(f"{where}: got {type(data).__name__}, expected a mapping with {', '.join(model.model_fields)}")
+        raise error(f"{where}: got {type(data).__name__}, expected a mapping with "
+                    f"{', '.join(model.model_fields)}")
     try:
-        # By way of JSON, because only there pydantic's strict mode takes lists as tuples and words as enums, which is
-        # all that YAML can write; text is not taken for a number, nor true for 1.
+        # Text is not taken for a number, nor true for 1. By way of JSON, because only there does pydantic's
+        # strict mode take lists as tuples and words as enums, which is all that YAML can write.
         return model.model_validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as problem:
         lines = [_explain(model, item) for item in problem.errors()]
@@ -42,19 +43,21 @@ def load_yaml(model: type[Model], path: Path | str, error: type[VlaError]) -> Mo
     """Read and validate a YAML (or JSON) file. Raises: `error` when it is missing, unreadable or wrong."""
     path = Path(path)
     if not path.is_file():
-        raise error(f"{path}: no such file; {nearest(path.name, sorted(p.name for p in path.parent.glob('*.yaml')))}")
+        neighbours = sorted(file.name for file in path.parent.glob("*.yaml"))
+        raise error(f"{path}: no such file; {nearest(path.name, neighbours)}")
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except yaml.MarkedYAMLError as problem:
         line = f", line {problem.problem_mark.line + 1}" if problem.problem_mark else ""
         raise error(f"{path}{line}: {problem.problem}; correct the YAML there") from None
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
-        raise error(f"{path}: got no YAML text, expected YAML in UTF-8: {' '.join(str(problem).split())}") from None
+        raise error(f"{path}: got no YAML text, expected YAML in UTF-8: "
+                    f"{' '.join(str(problem).split())}") from None
     return parse(model, data, str(path), error)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML that refuses a key written twice, where PyYAML would keep the last in silence, and reads 1e-4 as a number."""
+    """YAML that refuses a key written twice (PyYAML keeps the last in silence) and reads 1e-4 as a number."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -63,18 +66,20 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 continue
             if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"key '{key.value}' is written twice", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"key '{key.value}' is written twice",
+                                           problem_mark=key.start_mark)
             seen.add(key.value)
         return node
 
 
 # YAML 1.2's rule for floats; PyYAML follows 1.1, where 1e-4 without a point is text.
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+\Z"), list("-+0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+\Z"),
+                              list("-+0123456789"))
 
 
 # JSON's words in pydantic's messages -> YAML's.
-_WORDS = {"input should be an object": "expected a mapping", "a valid array": "a list", " after validation": "",
-          "input should be": "expected"}
+_WORDS = {"input should be an object": "expected a mapping", "a valid array": "a list",
+          " after validation": "", "input should be": "expected"}
 
 
 def _explain(model: type[BaseModel], item: Any) -> str:

@@ -1,6 +1,6 @@
-"""What flows through the stack: Observation in, ActionChunk out, Command to the robot. Shapes, units and frames.
+"""What flows through the stack: Observation in, ActionChunk out, Command to the robot.
 
-Stamps are integer nanoseconds of ROS time. Frames are those of the robot contract. Quaternions are (x, y, z, w).
+Stamps are integer nanoseconds of ROS time. Frames are those of the contract. Quaternions are (x, y, z, w).
 """
 
 from __future__ import annotations

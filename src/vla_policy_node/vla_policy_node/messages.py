@@ -45,7 +45,7 @@ def make_header(stamp_ns: int, frame_id: str) -> Header:
 def image_to_array(msg: Image | CompressedImage, camera: Camera) -> NDArray[np.uint8]:
     """A camera message as RGB, uint8 (camera.height, camera.width, 3); may share memory with the message.
 
-    Raises: ObservationError naming the topic for another size or encoding than the contract's, or broken bytes.
+    Raises: ObservationError naming the topic: another size or encoding than the contract's, or broken bytes.
     """
     try:
         if isinstance(msg, CompressedImage):
@@ -62,9 +62,8 @@ def image_to_array(msg: Image | CompressedImage, camera: Camera) -> NDArray[np.u
 def array_to_image(image: NDArray[np.uint8], stamp_ns: int, frame_id: str) -> Image:
     """An RGB array, uint8 (H, W, 3), as an rgb8 message without row padding."""
     height, width = image.shape[:2]
-    msg = Image(header=make_header(stamp_ns, frame_id), height=height, width=width, encoding="rgb8", step=3 * width)
-    msg.data = _to_array("B", image)
-    return msg
+    return Image(header=make_header(stamp_ns, frame_id), height=height, width=width, encoding="rgb8",
+                 step=3 * width, data=_to_array("B", image))
 
 
 def joint_state_to_array(msg: JointState, names: Sequence[str], topic: str) -> NDArray[np.float64]:
@@ -73,17 +72,18 @@ def joint_state_to_array(msg: JointState, names: Sequence[str], topic: str) -> N
     Raises: ObservationError naming the topic and the joints that are missing or not finite.
     """
     if len(msg.position) != len(msg.name):
-        raise ObservationError(f"{topic}: got {len(msg.position)} positions for {len(msg.name)} joint names, expected as "
-                               "many; the driver must send positions")
+        raise ObservationError(f"{topic}: got {len(msg.position)} positions for {len(msg.name)} joint names, "
+                               "expected as many; the driver must send positions")
     positions = dict(zip(msg.name, msg.position))
     missing = [name for name in names if name not in positions]
     if missing:
-        raise ObservationError(f"{topic}: joints {', '.join(missing)} are missing; got {', '.join(msg.name) or 'none'}; "
-                               "correct joints.names in the contract or the driver")
+        raise ObservationError(f"{topic}: joints {', '.join(missing)} are missing; got "
+                               f"{', '.join(msg.name) or 'none'}; correct joints.names or the driver")
     joints = np.array([positions[name] for name in names], dtype=np.float64)
     if not np.isfinite(joints).all():
         broken = [f"{name} = {positions[name]}" for name in names if not np.isfinite(positions[name])]
-        raise ObservationError(f"{topic}: got {', '.join(broken)}, expected finite positions; check the driver")
+        raise ObservationError(f"{topic}: got {', '.join(broken)}, expected finite positions; "
+                               "check the driver")
     return joints
 
 
@@ -95,17 +95,17 @@ def array_to_joint_state(joints: NDArray[np.float64], names: Sequence[str], stam
 def pose_to_pose(msg: PoseStamped, base_frame: str, topic: str) -> Pose:
     """The tool pose in the base frame, values unchanged.
 
-    Raises: ObservationError naming the topic for another frame, values that are not finite, a quaternion not of length 1.
+    Raises: ObservationError naming the topic: another frame, values not finite, a quaternion not of length 1.
     """
     if msg.header.frame_id != base_frame:
-        raise ObservationError(f"{topic}: got a pose in frame '{msg.header.frame_id}', expected '{base_frame}'; publish it "
-                               "in the contract's base_frame")
+        raise ObservationError(f"{topic}: got a pose in frame '{msg.header.frame_id}', expected "
+                               f"'{base_frame}', the contract's base_frame; correct one of the two")
     p, q = msg.pose.position, msg.pose.orientation
     position, quaternion = np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w])
     length = float(np.linalg.norm(quaternion))
     if not np.isfinite(position).all() or not abs(length - 1.0) <= _UNIT_LENGTH_TOLERANCE:
-        raise ObservationError(f"{topic}: got position {position.tolist()} and quaternion {quaternion.tolist()} of length "
-                               f"{length:.4g}, expected finite values and length 1; check the driver")
+        raise ObservationError(f"{topic}: got position {position.tolist()}, quaternion {quaternion.tolist()} "
+                               f"of length {length:.4g}; expected finite values, length 1; check the driver")
     return Pose(position, quaternion)
 
 
@@ -137,7 +137,7 @@ def end_of_run_msg(run_id: int, stamp_ns: int, contract: RobotContract) -> Actio
 
 
 def chunk_from_msg(msg: ActionChunkMsg, contract: RobotContract) -> ActionChunk:
-    """A chunk message that is not `end_of_run`; its values may still be NaN or unsafe, which the guard judges.
+    """A chunk message that is not `end_of_run`. Its values may be NaN or unsafe: the guard judges those.
 
     Raises: ContractError when names, units, frame, row time or shape differ from the contract's.
     """
@@ -148,18 +148,21 @@ def chunk_from_msg(msg: ActionChunkMsg, contract: RobotContract) -> ActionChunk:
     columns = len(contract.action_names)
     rows, rest = divmod(len(msg.values), columns)
     if rest or not rows:
-        raise ContractError(f"action chunk: values: got {len(msg.values)}, expected whole rows of {columns}, at least one")
+        raise ContractError(f"action chunk: values: got {len(msg.values)}, expected whole rows of {columns}, "
+                            "at least one")
     if not 1 <= msg.execute_rows <= rows:
-        raise ContractError(f"action chunk: execute_rows: got {msg.execute_rows}, expected 1 to {rows}, the rows it has")
+        raise ContractError(f"action chunk: execute_rows: got {msg.execute_rows}, expected 1 to {rows}, "
+                            "the rows it has")
     if msg.run_id < 1:
         raise ContractError(f"action chunk: run_id: got {msg.run_id}, expected 1 or more")
     values = np.array(msg.values, dtype=np.float64).reshape(rows, columns)
-    return ActionChunk(stamp_to_ns(msg.header.stamp), stamp_to_ns(msg.dt), values, msg.execute_rows, msg.run_id)
+    return ActionChunk(stamp_to_ns(msg.header.stamp), stamp_to_ns(msg.dt), values, msg.execute_rows,
+                       msg.run_id)
 
 
 def command_to_msg(command: Command, contract: RobotContract, run_id: int, observation_stamp_ns: int,
                    row: int) -> RobotCommand:
-    """A command with the contract's names, units and frame, and the run, observation and chunk row it came from.
+    """A command with the contract's names, units and frame, and the run, observation and row it came from.
 
     A command that leaves the gripper as it is has no value for it.
     """
@@ -167,8 +170,8 @@ def command_to_msg(command: Command, contract: RobotContract, run_id: int, obser
     count = len(values)
     return RobotCommand(header=make_header(command.stamp_ns, chunk_frame(contract)), run_id=run_id,
                         observation_stamp=ns_to_stamp(observation_stamp_ns), row=row,
-                        names=list(contract.command_names[:count]), units=list(contract.command_units[:count]),
-                        values=_to_array("d", values))
+                        names=list(contract.command_names[:count]),
+                        units=list(contract.command_units[:count]), values=_to_array("d", values))
 
 
 def command_from_msg(msg: RobotCommand, contract: RobotContract) -> Command:
@@ -185,7 +188,7 @@ def command_from_msg(msg: RobotCommand, contract: RobotContract) -> Command:
 
 
 def _to_array(typecode: str, values: NDArray) -> array:
-    """The values in row-major order; rclpy takes an array.array as it is, anything else it checks element by element."""
+    """The values in row-major order. rclpy takes an array.array unchecked, others element by element."""
     field = array(typecode)
     field.frombytes(memoryview(np.ascontiguousarray(values, typecode)).cast("B"))
     return field
@@ -193,5 +196,5 @@ def _to_array(typecode: str, values: NDArray) -> array:
 
 def _expect(what: str, got: object, expected: object, message: str = "action chunk") -> None:
     if got != expected:
-        raise ContractError(f"{message}: {what}: got {got!r}, expected {expected!r}; policy and guard must be started with "
-                            "one and the same contract")
+        raise ContractError(f"{message}: {what}: got {got!r}, expected {expected!r}; start policy and guard "
+                            "with one and the same contract")

@@ -2,8 +2,8 @@
 
     ros2 run vla_policy transport_check --seconds 10
 
-A child process publishes an rgb8 image at a steady rate; this one receives. Latency is from the stamp, taken before the
-image is put into its message, to the start of the receiving callback.
+A child process publishes an rgb8 image at a steady rate; this one receives. Latency is from the stamp, taken
+before the image is put into its message, to the start of the receiving callback.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--send", action="store_true", help="be the sending process")
     options = parser.parse_args()
     if min(options.seconds, options.rate, options.width, options.height) <= 0:
-        parser.error(f"got {options.seconds} s, {options.rate} Hz, {options.width}x{options.height}; expected all above 0")
+        parser.error(f"got {options.seconds} s, {options.rate} Hz, {options.width}x{options.height}; "
+                     "expected all above 0")
     return options
 
 
@@ -94,7 +95,8 @@ def _send(options: argparse.Namespace) -> None:
     end_s = time.monotonic() + _MEET_S
     while not publisher.get_subscription_count():
         if time.monotonic() > end_s:
-            sys.exit(f"transport_check: got no receiver within {_MEET_S:.0f} s; check ROS_DOMAIN_ID and the firewall")
+            sys.exit(f"transport_check: got no receiver within {_MEET_S:.0f} s; "
+                     "check ROS_DOMAIN_ID and the firewall")
         time.sleep(0.05)
     pixels = np.random.default_rng(0).integers(0, 256, (options.height, options.width, 3), dtype=np.uint8)
     start_s = time.monotonic()
@@ -110,8 +112,9 @@ def _receive(options: argparse.Namespace) -> Result:
     node.create_subscription(
         Image, TOPIC, lambda msg: latencies_ms.append((time.time_ns() - stamp_to_ns(msg.header.stamp)) / 1e6),
         QOS)
-    command = [sys.executable, "-m", "vla_policy_node.transport_check", "--send", "--seconds", str(options.seconds),
-               "--rate", str(options.rate), "--width", str(options.width), "--height", str(options.height)]
+    command = [sys.executable, "-m", "vla_policy_node.transport_check", "--send",
+               "--seconds", str(options.seconds), "--rate", str(options.rate),
+               "--width", str(options.width), "--height", str(options.height)]
     with subprocess.Popen(command) as sender:
         while sender.poll() is None:
             rclpy.spin_once(node, timeout_sec=0.1)
@@ -127,8 +130,9 @@ def _show(result: Result) -> None:
     table = Table()
     for column in ("sent", "received", "p50 [ms]", "p95 [ms]", "p99 [ms]"):
         table.add_column(column, justify="right")
+    percentiles = (result.p50_ms, result.p95_ms, result.p99_ms)
     table.add_row(str(result.sent), str(result.received),
-                  *("-" if value is None else f"{value:.1f}" for value in (result.p50_ms, result.p95_ms, result.p99_ms)))
+                  *("-" if value is None else f"{value:.1f}" for value in percentiles))
     console = Console()
     console.print(f"{result.width}x{result.height} rgb8 at {result.rate_hz:g} Hz between two processes, "
                   f"Fast DDS profile: {result.profile or 'none (defaults)'}", highlight=False)

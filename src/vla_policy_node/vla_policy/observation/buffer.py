@@ -16,6 +16,7 @@ from vla_policy.contract import RobotContract
 from vla_policy.errors import ObservationError, nearest
 from vla_policy.types import NS_PER_S, seconds_to_ns
 
+Ring = deque[tuple[int, Any]]  # stamp_ns, payload; stamps increase
 JOINTS = "joints"
 POSE = "pose"
 
@@ -27,7 +28,7 @@ def camera_channel(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """A stream that every observation needs. `max_age_ns`: how old its sample may be at the sampled instant."""
+    """A stream that every observation needs. `max_age_ns`: how old its sample may be at the sampled time."""
 
     name: str
     topic: str
@@ -40,7 +41,8 @@ def channels_of(contract: RobotContract) -> tuple[Channel, ...]:
     streams[JOINTS] = contract.joints
     if contract.pose is not None:
         streams[POSE] = contract.pose
-    return tuple(Channel(name, stream.topic, seconds_to_ns(stream.max_age_s)) for name, stream in streams.items())
+    return tuple(Channel(name, stream.topic, seconds_to_ns(stream.max_age_s))
+                 for name, stream in streams.items())
 
 
 class Reason(StrEnum):
@@ -64,7 +66,7 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One sample of every channel, none newer than `asof_ns`. `payloads` and `stamps_ns` are keyed by channel name."""
+    """One sample of every channel, none newer than `asof_ns`. Keys of the mappings are channel names."""
 
     asof_ns: int
     payloads: Mapping[str, Any]
@@ -82,19 +84,21 @@ class ObservationIncomplete(ObservationError):
 class ObservationBuffer:
     """Rings of stamped samples, one per channel. Thread-safe: callbacks push while a worker samples.
 
-    A ring keeps what an as-of sample may still need: twice the largest max age, and never more than `capacity`.
-    `future_tolerance_s`: how far a stamp may lie ahead of `now_ns`. With simulated time it must exceed the step of
-    the clock, because a sensor message may overtake the /clock message of the same instant.
+    A ring keeps what an as-of sample may still need, twice the largest max age, and at most `capacity`
+    samples. `future_tolerance_s`: how far a stamp may lie ahead of `now_ns`. With simulated time it must
+    exceed the clock's step, because a sensor message may overtake the /clock message of the same instant.
     """
 
-    def __init__(self, channels: Iterable[Channel], capacity: int = 4096, future_tolerance_s: float = 0.1) -> None:
+    def __init__(self, channels: Iterable[Channel], capacity: int = 4096,
+                 future_tolerance_s: float = 0.1) -> None:
         self._channels = {channel.name: channel for channel in channels}
         if not self._channels or capacity < 1 or future_tolerance_s < 0:
-            raise ObservationError(f"buffer: got {len(self._channels)} channels, capacity {capacity}, future tolerance "
-                                   f"{future_tolerance_s} s; expected at least 1 channel, 1 sample and 0 s")
+            raise ObservationError(f"buffer: got {len(self._channels)} channels, capacity {capacity}, "
+                                   f"tolerance {future_tolerance_s} s; expected at least 1 channel, 1 sample, 0 s")
         self._tolerance_ns = seconds_to_ns(future_tolerance_s)
-        self._keep_ns = 2 * max(channel.max_age_ns for channel in self._channels.values()) + self._tolerance_ns
-        self._rings: dict[str, deque[tuple[int, Any]]] = {name: deque(maxlen=capacity) for name in self._channels}
+        longest_ns = max(channel.max_age_ns for channel in self._channels.values())
+        self._keep_ns = 2 * longest_ns + self._tolerance_ns
+        self._rings: dict[str, Ring] = {name: deque(maxlen=capacity) for name in self._channels}
         self._rejected = {name: Counter[Reason]() for name in self._channels}
         self._not_before_ns = 0
         self._lock = threading.Lock()
@@ -181,11 +185,12 @@ class ObservationBuffer:
             if item is None:
                 faults[name] = f"{place}, got none; is its driver running?"
             elif asof_ns - item[0] > channel.max_age_ns:
-                faults[name] = f"{place}, got one {_s(asof_ns - item[0])} s old; check its driver and its clock"
+                age_ns = asof_ns - item[0]
+                faults[name] = f"{place}, got one {_s(age_ns)} s old; check its driver and its clock"
         return faults
 
 
-def _newest_until(ring: deque[tuple[int, Any]], asof_ns: int) -> tuple[int, Any] | None:
+def _newest_until(ring: Ring, asof_ns: int) -> tuple[int, Any] | None:
     return next((item for item in reversed(ring) if item[0] <= asof_ns), None)
 
 
@@ -193,12 +198,13 @@ def _explain(reason: Reason, stamp_ns: int, newest_ns: int, not_before_ns: int, 
     if reason is Reason.ZERO_STAMP:
         return "header.stamp is not set; make its driver stamp each message with the time of capture"
     if reason is Reason.BEFORE_EPISODE:
-        return f"stamped {_s(not_before_ns - stamp_ns)} s before the episode began; it belongs to another episode"
+        return f"stamped {_s(not_before_ns - stamp_ns)} s before the episode began"
     if reason is Reason.FUTURE:
         return f"stamped {_s(stamp_ns - now_ns)} s ahead of now; set both machines' clocks by chrony or PTP"
     if reason is Reason.DUPLICATE:
         return f"stamped as the sample before it ({_s(stamp_ns)} s); is there more than one publisher?"
-    return f"stamped {_s(newest_ns - stamp_ns)} s before the sample that came earlier; is there more than one publisher?"
+    return (f"stamped {_s(newest_ns - stamp_ns)} s before the sample that came earlier; "
+            "is there more than one publisher?")
 
 
 def _s(duration_ns: int) -> str:

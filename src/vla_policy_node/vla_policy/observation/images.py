@@ -1,4 +1,4 @@
-"""Image bytes of any colour encoding in, uint8 (H, W, 3) RGB arrays out. Depth and unknown encodings are refused."""
+"""Image bytes of any colour encoding in, uint8 (H, W, 3) RGB arrays out; depth images are refused."""
 
 from __future__ import annotations
 
@@ -49,9 +49,11 @@ def decode_image(encoding: str, height: int, width: int, step: int, data: Bytes)
     if conversion is None:
         return np.ascontiguousarray(pixels)
     if pixel_bytes == 2 and width % 2:
-        raise ObservationError(f"encoding {encoding}: got width {width}, expected an even one; two pixels share a colour")
+        raise ObservationError(f"encoding {encoding}: got width {width}, expected an even one; "
+                               "two pixels share a colour")
     if encoding.startswith("bayer") and min(height, width) < 3:
-        raise ObservationError(f"encoding {encoding}: got {width}x{height}, expected at least 3x3 to interpolate colour")
+        raise ObservationError(f"encoding {encoding}: got {width}x{height}, expected at least 3x3 "
+                               "to interpolate colour")
     return cv2.cvtColor(pixels[..., 0] if pixel_bytes == 1 else pixels, conversion)
 
 
@@ -61,11 +63,12 @@ def decode_compressed(data: Bytes) -> Image:
     # IMREAD_UNCHANGED lets 16-bit depth be seen and refused; the colour modes would scale it down in silence.
     pixels = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED) if raw.size else None
     if pixels is None:
-        raise ObservationError(f"compressed image: got {raw.size} bytes that are no complete image, expected JPEG or PNG")
+        raise ObservationError(f"compressed image: got {raw.size} bytes that are no complete image, "
+                               "expected JPEG or PNG")
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     if pixels.dtype != np.uint8 or channels not in _CHANNELS_TO_RGB:
-        raise ObservationError(f"compressed image: got {channels} x {pixels.dtype} a pixel, a depth image where a colour "
-                               "camera is expected; point the contract's camera at the colour topic")
+        raise ObservationError(f"compressed image: got {channels} x {pixels.dtype} a pixel, a depth image "
+                               "where a colour camera is expected; point the contract's camera at one")
     return cv2.cvtColor(pixels, _CHANNELS_TO_RGB[channels])
 
 
@@ -73,11 +76,11 @@ def check_camera(camera: Camera, width: int, height: int, encoding: str | None) 
     """Hold an image's size and encoding (None: compressed) against the contract. Raises: ObservationError."""
     if encoding is not None and encoding != camera.encoding:
         why = "" if encoding in _CONVERSIONS else f" {_why_refused(encoding)};"
-        raise ObservationError(f"{camera.topic}: got encoding '{encoding}', expected {camera.encoding};{why} correct the "
-                               "contract's camera or the driver")
+        raise ObservationError(f"{camera.topic}: got encoding '{encoding}', expected {camera.encoding};{why} "
+                               "correct the contract's camera or the driver")
     if (width, height) != (camera.width, camera.height):
-        raise ObservationError(f"{camera.topic}: got {width}x{height}, expected {camera.width}x{camera.height}; set the "
-                               "driver to that size or correct the contract's camera")
+        raise ObservationError(f"{camera.topic}: got {width}x{height}, expected {camera.width}x"
+                               f"{camera.height}; correct the driver or the contract's camera")
 
 
 def _rows(encoding: str, height: int, width: int, step: int, pixel_bytes: int, raw: Image) -> Image:
@@ -86,11 +89,11 @@ def _rows(encoding: str, height: int, width: int, step: int, pixel_bytes: int, r
     if height < 1 or width < 1:
         raise ObservationError(f"encoding {encoding}: got an empty image of {width}x{height}")
     if step < row_bytes:
-        raise ObservationError(f"encoding {encoding}: got a step of {step} bytes, expected at least {row_bytes} for a row "
-                               f"of {width} pixels; the driver fills in the image message wrongly")
+        raise ObservationError(f"encoding {encoding}: got a step of {step} bytes, expected at least "
+                               f"{row_bytes} for a row of {width} pixels; correct the driver")
     if raw.size != height * step:
-        raise ObservationError(f"encoding {encoding}: got {raw.size} bytes, expected {height * step} for {height} rows of "
-                               f"{step} bytes; the driver fills in the image message wrongly")
+        raise ObservationError(f"encoding {encoding}: got {raw.size} bytes, expected {height * step} for "
+                               f"{height} rows of {step} bytes; correct the driver")
     return raw.reshape(height, step)[:, :row_bytes].reshape(height, width, pixel_bytes)
 
 
