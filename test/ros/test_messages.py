@@ -116,7 +116,7 @@ def test_joints_that_nobody_asked_for_are_left_out() -> None:
 
 
 @pytest.mark.parametrize(("names", "positions", "words"), [
-    (["a"], [1.0], "joints b are missing; got a; correct joints.names in the contract or the driver"),
+    (["a"], [1.0], "joints b are missing; got a; correct joints.names or the driver"),
     ([], [], "joints a, b are missing; got none"),
     (["a", "b"], [1.0, float("nan")], "got b = nan, expected finite positions"),
     (["a", "b"], [float("inf"), float("nan")], "got a = inf, b = nan"),
@@ -140,7 +140,7 @@ def test_a_pose_survives_the_wire(position: np.ndarray, direction: np.ndarray) -
     ("world", 0.0, 1.0, "got a pose in frame 'world', expected 'base'"),
     ("", 0.0, 1.0, "got a pose in frame '', expected 'base'"),
     ("base", float("nan"), 1.0, "got position [nan, 0.0, 0.0]"),
-    ("base", 0.0, 0.0, "of length 0, expected finite values and length 1"),
+    ("base", 0.0, 0.0, "of length 0; expected finite values, length 1"),
     ("base", 0.0, 1.1, "of length 1.1"),
     ("base", 0.0, float("nan"), "of length nan"),
 ])

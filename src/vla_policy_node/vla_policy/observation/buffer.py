@@ -93,8 +93,8 @@ class ObservationBuffer:
                  future_tolerance_s: float = 0.1) -> None:
         self._channels = {channel.name: channel for channel in channels}
         if not self._channels or capacity < 1 or future_tolerance_s < 0:
-            raise ObservationError(f"buffer: got {len(self._channels)} channels, capacity {capacity}, "
-                                   f"tolerance {future_tolerance_s} s; expected at least 1 channel, 1 sample, 0 s")
+            raise ObservationError(f"got {len(self._channels)} channels, capacity {capacity}, tolerance "
+                                   f"{future_tolerance_s} s; expected at least 1 channel, 1 sample, 0 s")
         self._tolerance_ns = seconds_to_ns(future_tolerance_s)
         longest_ns = max(channel.max_age_ns for channel in self._channels.values())
         self._keep_ns = 2 * longest_ns + self._tolerance_ns
