@@ -9,14 +9,16 @@ import torch
 
 from vla_policy.checkpoint import Bundle
 from vla_policy.contract import RobotContract, load_contract
+from vla_policy.errors import ConfigError
 from vla_policy.model.config import ModelFile, load_model_file
 from vla_policy.model.tokenizer import Tokenizer
 from vla_policy.model.vla import VLAModel, build_model
 from vla_policy.normalizer import Normalizer
 from vla_policy.observation.proprioception import proprioception_names
 from vla_policy.strict import parse
-from vla_policy.errors import ConfigError
 from vla_policy.types import Observation, Pose
+
+torch.set_num_threads(1)  # small tensors on shared machines: more threads only get in each other's way
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 SENTENCES = ("pick up the red block", "lift the green cube", "open the drawer")
