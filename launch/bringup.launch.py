@@ -26,12 +26,14 @@ ARGUMENTS = {
     "task": ("", "first scene of the simulator (default: its first task)"),
     "episodes": ("", "instructed episodes to play, then end; 0: stay up (default: 10, or 0 with an instruction or a robot)"),
     "tasks": ("all", "tasks of the episodes: all, or names separated by commas"),
+    "headless": ("auto", "true: no window; false: open the console; auto: open it where there is a screen"),
     "seed": ("1000000", "seed of the first scene"),
     "output": ("", "folder for summary.json, video and plots (default: none)"),
     "summary": ("", "a further file for summary.json"),
 }
 SIMS = ("tabletop", "none")
 PACES = ("lockstep", "realtime")
+HEADLESS = ("auto", "true", "false")
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -53,11 +55,13 @@ def bring_up(context: LaunchContext) -> list:
     contract = str(find_contract(given["robot"] or given["sim"]))
     policy = include("policy", contract=contract, bundle=str(find_policy(given["policy"])), pace=pace,
                      use_sim_time=str(pace == "lockstep").lower(), device=given["device"], instruction=given["instruction"])
+    watched = given["headless"] == "false" or (given["headless"] == "auto" and "DISPLAY" in context.environment)
+    shared = [policy] + ([console(contract)] if watched else [])
     if on_robot:
-        return [policy]
+        return shared
     sim = include("sim", sim=given["sim"], contract=contract, pace=pace, task=given["task"], seed=given["seed"])
     episodes = given["episodes"] or ("0" if given["instruction"] else "10")
-    return [sim, policy] + ([] if episodes == "0" else [evaluate(given, contract, pace, episodes)])
+    return [sim, *shared] + ([] if episodes == "0" else [evaluate(given, contract, pace, episodes)])
 
 
 def check(given: dict[str, str], all_configurations: dict[str, str]) -> None:
@@ -65,7 +69,7 @@ def check(given: dict[str, str], all_configurations: dict[str, str]) -> None:
     for name in all_configurations:
         if name not in ARGUMENTS:
             raise ConfigError(f"unknown launch argument '{name}'; {nearest(name, ARGUMENTS)}")
-    for name, allowed in (("sim", SIMS), ("pace", PACES)):
+    for name, allowed in (("sim", SIMS), ("pace", PACES), ("headless", HEADLESS)):
         if given[name] not in allowed:
             raise ConfigError(f"{name}:={given[name]}; {nearest(given[name], allowed)}")
     for name in ("episodes", "seed"):
@@ -81,6 +85,12 @@ def include(name: str, **arguments: str) -> IncludeLaunchDescription:
     """`name`.launch.py of this package with arguments."""
     path = PathJoinSubstitution([FindPackageShare("vla_policy"), "launch", f"{name}.launch.py"])
     return IncludeLaunchDescription(PythonLaunchDescriptionSource(path), launch_arguments=list(arguments.items()))
+
+
+def console(contract: str) -> Node:
+    """The window with the cameras and a line to type instructions."""
+    return Node(package="vla_policy", executable="console", name="console", output="screen",
+                parameters=[{"contract": contract}])
 
 
 def evaluate(given: dict[str, str], contract: str, pace: str, episodes: str) -> Node:

@@ -1,4 +1,7 @@
-"""In: this folder, with launch/ and config/ linked in. Out: the ROS package vla_policy; `pip install` works too, without ROS."""
+"""In: this folder, with launch/ and config/ linked in.
+
+Out: the ROS package vla_policy; `pip install` works too, without ROS.
+"""
 
 from pathlib import Path
 
@@ -32,6 +35,7 @@ setup(
         *shared_files(),
     ],
     entry_points={"console_scripts": [
+        "console = vla_policy_node.console:main",
         "policy_node = vla_policy_node.policy_node:main",
         "guard_node = vla_policy_node.guard_node:main",
         "transport_check = vla_policy_node.transport_check:main",

@@ -70,7 +70,9 @@ class Report:
 
     def _write_files(self, results: Sequence[EpisodeResult]) -> None:
         longest = max(results, key=lambda result: result.steps)
-        plot_commands(longest, self._contract.command_names, self._contract.command_units, self._output / "commands.png")
+        contract = self._contract
+        plot_commands(longest, contract.command_names, contract.command_units, contract.control_rate_hz,
+                      self._output / "commands.png")
         plot_latencies(results, self._output / "latencies.png")
         arrays = {f"{result.task}/{result.seed}": result.commands for result in results}
         np.savez_compressed(self._output / "commands.npz", **arrays)

@@ -86,10 +86,11 @@ class EpisodeFilm:
                 self._writer.write(still)
 
 
-def plot_commands(result: EpisodeResult, names: Sequence[str], units: Sequence[str], path: Path) -> None:
-    """Asked and sent commands of one episode, a panel per value."""
+def plot_commands(result: EpisodeResult, names: Sequence[str], units: Sequence[str], rate_hz: float,
+                  path: Path) -> None:
+    """Asked and sent commands of one episode, `rate_hz` a second, a panel per value."""
     figure, axes = _figure(len(names))
-    seconds = np.arange(len(result.commands)) / 20.0
+    seconds = np.arange(len(result.commands)) / rate_hz
     for column, axis in enumerate(axes):
         axis.step(seconds, result.requested[:, column], where="post", color="tab:orange", lw=2.5, alpha=0.6, label="asked")
         axis.step(seconds, result.commands[:, column], where="post", color="tab:blue", lw=1.2, label="sent")

@@ -14,6 +14,7 @@ from dataclasses import replace
 from queue import Empty, SimpleQueue
 
 import rclpy
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from vla_msgs.msg import EpisodeEvent
@@ -127,10 +128,16 @@ class SimLoop:
         self._serve_requests()
         advance = self._advance_lockstep if self._pace is Pace.LOCKSTEP else self._advance_realtime
         self._due = time.monotonic()
-        while not self._closing:
-            advance()
-            self._serve_requests()
-        self._sim.close()
+        try:
+            while not self._closing:
+                advance()
+                self._serve_requests()
+        except RCLError:
+            if rclpy.ok():
+                raise
+            # a signal shut ROS down between two messages
+        finally:
+            self._sim.close()
 
     def _serve_requests(self) -> None:
         while True:

@@ -55,7 +55,7 @@ class PolicyNode(LifecycleNode):
         self._worker: RunWorker | None = None
         self._active = False
         self._safety: SafetyStatus | None = None
-        self._run_id = self.get_clock().now().nanoseconds // 1_000_000  # ids differ between starts of the node
+        self._run_id = time.time_ns() // 1_000_000  # a restarted node must not reuse the ids of its runs
         self._ended: Future | None = None
         self._entities: list[tuple[Any, Any]] = []
 
