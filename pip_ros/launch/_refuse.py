@@ -1,4 +1,5 @@
-"""In: an import or keyword of the genuine launch. Out: a clear refusal where this stand-in does not offer it."""
+"""In: an import or keyword of the genuine launch. Out: a clear refusal where the stand-in lacks it."""
+
 from __future__ import annotations
 
 import difflib
@@ -13,12 +14,14 @@ PIP_ROS = Path(__file__).resolve().parent.parent
 
 
 def refuse_beside_genuine(package: str) -> None:
-    """Raise ImportError where the genuine `package` is importable too: one of the two would shadow the other."""
+    """Raise ImportError where the genuine `package` is importable too: one would shadow the other."""
     elsewhere = [entry for entry in sys.path if Path(entry or ".").resolve() != PIP_ROS]
     spec = importlib.machinery.PathFinder.find_spec(package, elsewhere)
     if spec is not None and spec.origin is not None:
-        raise ImportError(f"got two packages named {package!r}: the genuine one at {spec.origin} and the stand-in at "
-                          f"{PIP_ROS / package}; expected one. Take {PIP_ROS} off PYTHONPATH and PATH.")
+        raise ImportError(
+            f"got two packages named {package!r}: the genuine one at {spec.origin} and the stand-in at "
+            f"{PIP_ROS / package}; expected one. Take {PIP_ROS} off PYTHONPATH and PATH."
+        )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -34,8 +37,10 @@ def missing_names(module: str, supported: Iterable[str]) -> Callable[[str], NoRe
     def refuse(name: str) -> NoReturn:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise AttributeError(f"launch stand-in: {module}.{name} is not supported{nearest(name, names)}; "
-                             f"supported: {', '.join(names)}. The genuine launch has it: source a ROS 2 distribution.")
+        raise AttributeError(
+            f"launch stand-in: {module}.{name} is not supported{nearest(name, names)}; "
+            f"supported: {', '.join(names)}. The genuine launch has it: source a ROS 2 distribution."
+        )
 
     return refuse
 
@@ -44,14 +49,19 @@ def strict_keywords(cls: type[Any]) -> type[Any]:
     """Class decorator: an unknown keyword is refused by name, with the keywords that are supported."""
     init = cls.__init__
     signature = inspect.signature(init)
-    known = [name for name, parameter in signature.parameters.items()
-             if name != "self" and parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)]
+    known = [
+        name
+        for name, parameter in signature.parameters.items()
+        if name != "self" and parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
 
     def checked(self: Any, *args: Any, **kwargs: Any) -> None:
         for name in kwargs:
             if name not in known:
-                raise TypeError(f"launch stand-in: {cls.__name__}({name}=…) is not supported{nearest(name, known)}; "
-                                f"supported: {', '.join(known)}")
+                raise TypeError(
+                    f"launch stand-in: {cls.__name__}({name}=…) is not supported{nearest(name, known)}; "
+                    f"supported: {', '.join(known)}"
+                )
         init(self, *args, **kwargs)
 
     checked.__signature__ = signature  # type: ignore[attr-defined]

@@ -1,11 +1,12 @@
 """In: nothing. Out: the nouns of launch: context, substitution, condition, action, launch description."""
+
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .actions import DeclareLaunchArgument
@@ -15,17 +16,17 @@ if TYPE_CHECKING:
 class LaunchContext:
     """What substitutions and actions see: launch configurations, environment, the file that is being read.
 
-    `start` and `wake` are set by the running LaunchService: `start` takes a coroutine that must end before the launch
-    counts as idle and returns its task, `wake` tells that an event waits.
+    `start` and `wake` are set by the running LaunchService: `start` takes a coroutine that must end before
+    the launch counts as idle and returns its task, `wake` tells that an event waits.
     """
 
     def __init__(self, argv: Iterable[str] = ()) -> None:
         self.argv = list(argv)
         self.launch_configurations: dict[str, Any] = {}
         self.environment: dict[str, str] = dict(os.environ)
-        self.launch_file: Optional[Path] = None
+        self.launch_file: Path | None = None
         self.is_shutdown = False
-        self.current_event: Optional[Event] = None
+        self.current_event: Event | None = None
         self.event_handlers: list[EventHandler] = []
         self.pending_events: list[Event] = []
         self.start: Callable[[Any], Any] = _not_running
@@ -69,7 +70,7 @@ class Substitution:
         return f"{type(self).__name__}()"
 
 
-SomeSubstitutionsType = Union[str, Path, Substitution, Iterable[Union[str, Substitution]]]
+SomeSubstitutionsType = str | Path | Substitution | Iterable[str | Substitution]
 
 
 def perform(context: LaunchContext, value: SomeSubstitutionsType) -> str:
@@ -80,7 +81,9 @@ def perform(context: LaunchContext, value: SomeSubstitutionsType) -> str:
         return str(value)
     if isinstance(value, Iterable):
         return "".join(perform(context, part) for part in value)
-    raise TypeError(f"got {value!r} ({type(value).__name__}), expected a string, a path, a substitution or a list of them")
+    raise TypeError(
+        f"got {value!r} ({type(value).__name__}), expected a string, a path, a substitution or a list of them"
+    )
 
 
 def describe(value: SomeSubstitutionsType) -> str:
@@ -106,14 +109,14 @@ class Condition:
 class Action:
     """One step of a launch description."""
 
-    def __init__(self, *, condition: Optional[Condition] = None) -> None:
+    def __init__(self, *, condition: Condition | None = None) -> None:
         self.condition = condition
 
-    def execute(self, context: LaunchContext) -> Optional[list[Any]]:
+    def execute(self, context: LaunchContext) -> list[Any] | None:
         """Do it; return actions that shall be visited next."""
         raise NotImplementedError(type(self).__name__)
 
-    def sub_actions(self) -> Optional[list[Any]]:
+    def sub_actions(self) -> list[Any] | None:
         """Return the actions inside, for --show-args; None where they are only known at run time."""
         return []
 
@@ -121,8 +124,12 @@ class Action:
 class LaunchDescription:
     """The list of actions that a launch file returns."""
 
-    def __init__(self, initial_entities: Optional[Iterable[Any]] = None) -> None:
+    def __init__(self, initial_entities: Iterable[Any] | None = None) -> None:
         self.entities: list[Any] = list(initial_entities or [])
+
+    def sub_actions(self) -> list[Any]:
+        """Return the actions inside."""
+        return self.entities
 
     def add_action(self, action: Any) -> None:
         """Append an action."""
@@ -137,8 +144,9 @@ class LaunchDescription:
         return self.declared_arguments()[0]
 
     def declared_arguments(self) -> tuple[list[DeclareLaunchArgument], bool]:
-        """Return the declared arguments, and whether they are all: some files and functions are only known at run time."""
+        """Return the declared arguments, and whether they are all: some files are only known at run time."""
         from .actions import DeclareLaunchArgument
+
         found: dict[str, DeclareLaunchArgument] = {}
         complete = True
 
@@ -147,7 +155,7 @@ class LaunchDescription:
             for entity in entities:
                 if isinstance(entity, DeclareLaunchArgument):
                     found.setdefault(entity.name, entity)
-                inside = entity.entities if isinstance(entity, LaunchDescription) else entity.sub_actions()
+                inside = _entity(entity).sub_actions()
                 complete = complete and inside is not None
                 collect(inside or [])
 
@@ -155,14 +163,19 @@ class LaunchDescription:
         return list(found.values()), complete
 
 
+def _entity(entity: Any) -> Any:
+    """Return the entity; RuntimeError where a launch file put something else into a launch description."""
+    if not isinstance(entity, (Action, LaunchDescription)):
+        raise RuntimeError(f"got {entity!r} in a launch description, expected an action")
+    return entity
+
+
 def visit(entity: Any, context: LaunchContext) -> None:
     """Execute an action, or all actions of a launch description, and what they return, in order."""
-    if isinstance(entity, LaunchDescription):
-        for inner in entity.entities:
-            visit(inner, context)
-    elif isinstance(entity, Action):
-        if entity.condition is None or entity.condition.evaluate(context):
-            for inner in entity.execute(context) or []:
-                visit(inner, context)
+    if isinstance(_entity(entity), LaunchDescription):
+        inside = entity.entities
     else:
-        raise RuntimeError(f"got {entity!r} in a launch description, expected an action")
+        runs = entity.condition is None or entity.condition.evaluate(context)
+        inside = (entity.execute(context) or []) if runs else []
+    for inner in inside:
+        visit(inner, context)

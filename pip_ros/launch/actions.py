@@ -1,14 +1,22 @@
 """In: what a launch file wants done. Out: actions that do it."""
+
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Optional
+from typing import Any
 
 from ._refuse import missing_names, strict_keywords
-from .action import (Action, Condition, LaunchContext, LaunchDescription, SomeSubstitutionsType, describe, perform,
-                     visit)
+from .action import (
+    Action,
+    Condition,
+    LaunchContext,
+    SomeSubstitutionsType,
+    describe,
+    perform,
+    visit,
+)
 from .event_handlers import OnShutdown
 from .events import Event, EventHandler
 from .events import Shutdown as ShutdownEvent
@@ -25,16 +33,26 @@ _Pairs = Iterable[tuple[SomeSubstitutionsType, SomeSubstitutionsType]]
 class DeclareLaunchArgument(Action):
     """An argument of the launch file, given as name:=value."""
 
-    def __init__(self, name: str, *, default_value: Optional[SomeSubstitutionsType] = None,
-                 description: Optional[str] = None, choices: Optional[list[str]] = None,
-                 condition: Optional[Condition] = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        default_value: SomeSubstitutionsType | None = None,
+        description: str | None = None,
+        choices: list[str] | None = None,
+        condition: Condition | None = None,
+    ) -> None:
         super().__init__(condition=condition)
         if choices is not None and isinstance(default_value, str) and default_value not in choices:
-            raise RuntimeError(f'Provided default_value "{default_value}" is not in provided choices "{choices}".')
+            raise RuntimeError(
+                f'Provided default_value "{default_value}" is not in provided choices "{choices}".'
+            )
         self.name = name
         self.default_value = default_value
         self.choices = choices
-        self.description = description or ("no description given" if choices is None else f"One of: {choices}")
+        self.description = description or (
+            "no description given" if choices is None else f"One of: {choices}"
+        )
         if description is not None and choices is not None:
             self.description += ("" if description.endswith(".") else ".") + f" Valid choices are: {choices}"
 
@@ -45,8 +63,10 @@ class DeclareLaunchArgument(Action):
             context.launch_configurations[self.name] = perform(context, self.default_value)
         value = context.launch_configurations[self.name]
         if self.choices is not None and value not in self.choices:
-            raise RuntimeError(f'Argument "{self.name}" provided value "{value}" is not valid. '
-                               f"Valid options are: {self.choices}")
+            raise RuntimeError(
+                f'Argument "{self.name}" provided value "{value}" is not valid. '
+                f"Valid options are: {self.choices}"
+            )
 
     def describe(self) -> str:
         """Return the lines of --show-args."""
@@ -59,8 +79,9 @@ class DeclareLaunchArgument(Action):
 class SetLaunchConfiguration(Action):
     """Set the value behind LaunchConfiguration(name)."""
 
-    def __init__(self, name: SomeSubstitutionsType, value: SomeSubstitutionsType,
-                 condition: Optional[Condition] = None) -> None:
+    def __init__(
+        self, name: SomeSubstitutionsType, value: SomeSubstitutionsType, condition: Condition | None = None
+    ) -> None:
         super().__init__(condition=condition)
         self.name = name
         self.value = value
@@ -73,8 +94,9 @@ class SetLaunchConfiguration(Action):
 class SetEnvironmentVariable(Action):
     """Set an environment variable for the processes that start after it."""
 
-    def __init__(self, name: SomeSubstitutionsType, value: SomeSubstitutionsType,
-                 condition: Optional[Condition] = None) -> None:
+    def __init__(
+        self, name: SomeSubstitutionsType, value: SomeSubstitutionsType, condition: Condition | None = None
+    ) -> None:
         super().__init__(condition=condition)
         self.name = name
         self.value = value
@@ -87,7 +109,7 @@ class SetEnvironmentVariable(Action):
 class UnsetEnvironmentVariable(Action):
     """Remove an environment variable for the processes that start after it."""
 
-    def __init__(self, name: SomeSubstitutionsType, *, condition: Optional[Condition] = None) -> None:
+    def __init__(self, name: SomeSubstitutionsType, *, condition: Condition | None = None) -> None:
         super().__init__(condition=condition)
         self.name = name
 
@@ -99,8 +121,13 @@ class UnsetEnvironmentVariable(Action):
 class IncludeLaunchDescription(Action):
     """Run another launch file here, with arguments."""
 
-    def __init__(self, launch_description_source: LaunchDescriptionSource | SomeSubstitutionsType, *,
-                 launch_arguments: Optional[_Pairs] = None, condition: Optional[Condition] = None) -> None:
+    def __init__(
+        self,
+        launch_description_source: LaunchDescriptionSource | SomeSubstitutionsType,
+        *,
+        launch_arguments: _Pairs | None = None,
+        condition: Condition | None = None,
+    ) -> None:
         super().__init__(condition=condition)
         if not isinstance(launch_description_source, LaunchDescriptionSource):
             launch_description_source = LaunchDescriptionSource(launch_description_source)
@@ -114,7 +141,7 @@ class IncludeLaunchDescription(Action):
             context.launch_configurations.update(given)
             visit(description, context)
 
-    def sub_actions(self) -> Optional[list[Any]]:
+    def sub_actions(self) -> list[Any] | None:
         try:
             return [self.source.get_launch_description(LaunchContext())]
         except (SubstitutionFailure, OSError, LookupError):
@@ -123,11 +150,16 @@ class IncludeLaunchDescription(Action):
 
 @strict_keywords
 class GroupAction(Action):
-    """Run actions together; what they set in configurations and environment stays inside unless scoped=False."""
+    """Run actions together; configurations and environment set inside stay inside unless scoped=False."""
 
-    def __init__(self, actions: Iterable[Action], *, scoped: bool = True,
-                 launch_configurations: Optional[Mapping[SomeSubstitutionsType, SomeSubstitutionsType]] = None,
-                 condition: Optional[Condition] = None) -> None:
+    def __init__(
+        self,
+        actions: Iterable[Action],
+        *,
+        scoped: bool = True,
+        launch_configurations: Mapping[SomeSubstitutionsType, SomeSubstitutionsType] | None = None,
+        condition: Condition | None = None,
+    ) -> None:
         super().__init__(condition=condition)
         self.actions = list(actions)
         self.scoped = scoped
@@ -150,14 +182,20 @@ class GroupAction(Action):
 class OpaqueFunction(Action):
     """Call function(context, *args, **kwargs); it returns actions or None."""
 
-    def __init__(self, *, function: Callable[..., Optional[list[Any]]], args: Optional[Iterable[Any]] = None,
-                 kwargs: Optional[Mapping[str, Any]] = None, condition: Optional[Condition] = None) -> None:
+    def __init__(
+        self,
+        *,
+        function: Callable[..., list[Any] | None],
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        condition: Condition | None = None,
+    ) -> None:
         super().__init__(condition=condition)
         self.function = function
         self.args = tuple(args or ())
         self.kwargs = dict(kwargs or {})
 
-    def execute(self, context: LaunchContext) -> Optional[list[Any]]:
+    def execute(self, context: LaunchContext) -> list[Any] | None:
         return self.function(context, *self.args, **self.kwargs)
 
     def sub_actions(self) -> None:
@@ -168,7 +206,7 @@ class OpaqueFunction(Action):
 class LogInfo(Action):
     """Print a message."""
 
-    def __init__(self, *, msg: SomeSubstitutionsType, condition: Optional[Condition] = None) -> None:
+    def __init__(self, *, msg: SomeSubstitutionsType, condition: Condition | None = None) -> None:
         super().__init__(condition=condition)
         self.msg = msg
 
@@ -180,7 +218,7 @@ class LogInfo(Action):
 class EmitEvent(Action):
     """Emit an event."""
 
-    def __init__(self, *, event: Event, condition: Optional[Condition] = None) -> None:
+    def __init__(self, *, event: Event, condition: Condition | None = None) -> None:
         super().__init__(condition=condition)
         self.event = event
 
@@ -192,7 +230,7 @@ class EmitEvent(Action):
 class Shutdown(Action):
     """End the launch; as `on_exit` of a process it makes that process a required one."""
 
-    def __init__(self, *, reason: str = "reason not given", condition: Optional[Condition] = None) -> None:
+    def __init__(self, *, reason: str = "reason not given", condition: Condition | None = None) -> None:
         super().__init__(condition=condition)
         self.reason = reason
 
@@ -207,7 +245,7 @@ class Shutdown(Action):
 class RegisterEventHandler(Action):
     """Hear events from now on."""
 
-    def __init__(self, event_handler: EventHandler, *, condition: Optional[Condition] = None) -> None:
+    def __init__(self, event_handler: EventHandler, *, condition: Condition | None = None) -> None:
         super().__init__(condition=condition)
         self.event_handler = event_handler
 
@@ -219,16 +257,25 @@ class RegisterEventHandler(Action):
 class TimerAction(Action):
     """Run actions after `period` seconds, unless the launch ends before."""
 
-    def __init__(self, *, period: float | SomeSubstitutionsType, actions: Iterable[Action],
-                 condition: Optional[Condition] = None) -> None:
+    def __init__(
+        self,
+        *,
+        period: float | SomeSubstitutionsType,
+        actions: Iterable[Action],
+        condition: Condition | None = None,
+    ) -> None:
         super().__init__(condition=condition)
         self.period = period
         self.actions = list(actions)
 
     def execute(self, context: LaunchContext) -> None:
-        period_s = float(self.period if isinstance(self.period, (int, float)) else perform(context, self.period))
+        period_s = float(
+            self.period if isinstance(self.period, (int, float)) else perform(context, self.period)
+        )
         task = context.start(self._fire(context, period_s))
-        context.register_event_handler(OnShutdown(on_shutdown=lambda event, context: [] if task.cancel() else []))
+        context.register_event_handler(
+            OnShutdown(on_shutdown=lambda event, context: [] if task.cancel() else [])
+        )
 
     async def _fire(self, context: LaunchContext, period_s: float) -> None:
         await asyncio.sleep(period_s)
@@ -239,7 +286,20 @@ class TimerAction(Action):
         return self.actions
 
 
-__all__ = ["Action", "DeclareLaunchArgument", "EmitEvent", "ExecuteProcess", "GroupAction", "IncludeLaunchDescription",
-           "LogInfo", "OpaqueFunction", "RegisterEventHandler", "SetEnvironmentVariable", "SetLaunchConfiguration",
-           "Shutdown", "TimerAction", "UnsetEnvironmentVariable"]
+__all__ = [
+    "Action",
+    "DeclareLaunchArgument",
+    "EmitEvent",
+    "ExecuteProcess",
+    "GroupAction",
+    "IncludeLaunchDescription",
+    "LogInfo",
+    "OpaqueFunction",
+    "RegisterEventHandler",
+    "SetEnvironmentVariable",
+    "SetLaunchConfiguration",
+    "Shutdown",
+    "TimerAction",
+    "UnsetEnvironmentVariable",
+]
 __getattr__ = missing_names("launch.actions", __all__)

@@ -1,4 +1,5 @@
 """In: a text that says true or false. Out: whether an action is executed."""
+
 from __future__ import annotations
 
 from ._refuse import missing_names

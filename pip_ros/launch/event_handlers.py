@@ -1,7 +1,8 @@
 """In: an event of the launch. Out: the actions to take then."""
+
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 from ._refuse import missing_names, strict_keywords
 from .action import Action
@@ -9,7 +10,7 @@ from .events import Event, EventHandler, Shutdown
 from .events.process import ProcessExited, ProcessStarted
 
 
-def _of(target: Optional[Action], kind: type[Event]) -> Any:
+def _of(target: Action | None, kind: type[Event]) -> Any:
     return lambda event: type(event) is kind and (target is None or getattr(event, "action", None) is target)
 
 
@@ -17,15 +18,21 @@ def _of(target: Optional[Action], kind: type[Event]) -> Any:
 class OnProcessStart(EventHandler):
     """When `target_action` (or any process) has started."""
 
-    def __init__(self, *, target_action: Optional[Action] = None, on_start: Any, handle_once: bool = False) -> None:
-        super().__init__(matcher=_of(target_action, ProcessStarted), entities=on_start, handle_once=handle_once)
+    def __init__(
+        self, *, target_action: Action | None = None, on_start: Any, handle_once: bool = False
+    ) -> None:
+        super().__init__(
+            matcher=_of(target_action, ProcessStarted), entities=on_start, handle_once=handle_once
+        )
 
 
 @strict_keywords
 class OnProcessExit(EventHandler):
     """When `target_action` (or any process) has ended."""
 
-    def __init__(self, *, target_action: Optional[Action] = None, on_exit: Any, handle_once: bool = False) -> None:
+    def __init__(
+        self, *, target_action: Action | None = None, on_exit: Any, handle_once: bool = False
+    ) -> None:
         super().__init__(matcher=_of(target_action, ProcessExited), entities=on_exit, handle_once=handle_once)
 
 

@@ -1,4 +1,5 @@
 """In: a command. Out: a process whose lines carry its name and that leaves nothing running behind."""
+
 from __future__ import annotations
 
 import asyncio
@@ -11,8 +12,9 @@ import shlex
 import signal
 import subprocess
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Optional, Union
+from typing import IO, Any
 
 from ._refuse import strict_keywords
 from .action import Action, Condition, LaunchContext, SomeSubstitutionsType, perform
@@ -34,19 +36,31 @@ def _end_with_parent() -> None:
 class ExecuteProcess(Action):
     """Run a command; its process group is ended with it.
 
-    `output` is 'screen', 'both' (the same) or 'log' (stdout goes to the log file only). `on_exit` is a list of actions
-    or a function (event, context) -> actions. At shutdown: SIGINT, SIGTERM after `sigterm_timeout`, then SIGKILL.
+    `output` is 'screen', 'both' (the same) or 'log' (stdout goes to the log file only). `on_exit` is a list
+    of actions or a function (event, context) -> actions. At shutdown: SIGINT, after `sigterm_timeout` seconds
+    SIGTERM, after `sigkill_timeout` more SIGKILL.
     """
 
-    def __init__(self, *, cmd: Iterable[SomeSubstitutionsType], name: Optional[SomeSubstitutionsType] = None,
-                 prefix: Optional[SomeSubstitutionsType] = None, cwd: Optional[SomeSubstitutionsType] = None,
-                 env: Optional[Mapping[SomeSubstitutionsType, SomeSubstitutionsType]] = None,
-                 additional_env: Optional[Mapping[SomeSubstitutionsType, SomeSubstitutionsType]] = None,
-                 shell: bool = False, sigterm_timeout: SomeSubstitutionsType = "5",
-                 sigkill_timeout: SomeSubstitutionsType = "5", emulate_tty: bool = False,
-                 output: SomeSubstitutionsType = "log", on_exit: Any = None,
-                 respawn: Union[bool, SomeSubstitutionsType] = False, respawn_delay: Optional[float] = None,
-                 respawn_max_retries: int = -1, condition: Optional[Condition] = None) -> None:
+    def __init__(
+        self,
+        *,
+        cmd: Iterable[SomeSubstitutionsType],
+        name: SomeSubstitutionsType | None = None,
+        prefix: SomeSubstitutionsType | None = None,
+        cwd: SomeSubstitutionsType | None = None,
+        env: Mapping[SomeSubstitutionsType, SomeSubstitutionsType] | None = None,
+        additional_env: Mapping[SomeSubstitutionsType, SomeSubstitutionsType] | None = None,
+        shell: bool = False,
+        sigterm_timeout: SomeSubstitutionsType = "5",
+        sigkill_timeout: SomeSubstitutionsType = "5",
+        emulate_tty: bool = False,
+        output: SomeSubstitutionsType = "log",
+        on_exit: Any = None,
+        respawn: bool | SomeSubstitutionsType = False,
+        respawn_delay: float | None = None,
+        respawn_max_retries: int = -1,
+        condition: Condition | None = None,
+    ) -> None:
         super().__init__(condition=condition)
         self.cmd = list(cmd)
         self.name = name
@@ -82,17 +96,31 @@ class ExecuteProcess(Action):
         if self.prefix is not None:
             command = shlex.split(perform(context, self.prefix)) + command
         base = perform(context, self.name) if self.name is not None else Path(shlex.split(command[0])[0]).name
-        respawn = self.respawn if isinstance(self.respawn, bool) else \
-            IfCondition(self.respawn).evaluate(context)
-        context.start(self._run(context, _Launched(
-            name=f"{base}-{next(_counter)}", command=command, env=self._environment(context),
-            cwd=None if self.cwd is None else perform(context, self.cwd), respawn=respawn,
-            to_screen=self._to_screen(context), sigterm_s=float(perform(context, self.sigterm_timeout)),
-            sigkill_s=float(perform(context, self.sigkill_timeout)))))
+        respawn = (
+            self.respawn if isinstance(self.respawn, bool) else IfCondition(self.respawn).evaluate(context)
+        )
+        context.start(
+            self._run(
+                context,
+                _Launched(
+                    name=f"{base}-{next(_counter)}",
+                    command=command,
+                    env=self._environment(context),
+                    cwd=None if self.cwd is None else perform(context, self.cwd),
+                    respawn=respawn,
+                    to_screen=self._to_screen(context),
+                    sigterm_s=float(perform(context, self.sigterm_timeout)),
+                    sigkill_s=float(perform(context, self.sigkill_timeout)),
+                ),
+            )
+        )
 
     def _environment(self, context: LaunchContext) -> dict[str, str]:
-        env = dict(context.environment) if self.env is None else \
-            {perform(context, name): perform(context, value) for name, value in self.env.items()}
+        env = (
+            dict(context.environment)
+            if self.env is None
+            else {perform(context, name): perform(context, value) for name, value in self.env.items()}
+        )
         for name, value in (self.additional_env or {}).items():
             env[perform(context, name)] = perform(context, value)
         return env
@@ -113,7 +141,7 @@ class ExecuteProcess(Action):
             try:
                 await asyncio.wait_for(self._stop_asked.wait(), self.respawn_delay or 0.0)
                 return
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 continue
 
     async def _run_once(self, context: LaunchContext, launched: _Launched) -> None:
@@ -124,7 +152,12 @@ class ExecuteProcess(Action):
             log.error("could not be started: %s", error)
             return
         log.info("process started with pid [%d]", process.pid)
-        details: dict[str, Any] = dict(action=self, name=launched.name, cmd=launched.command, pid=process.pid)
+        details: dict[str, Any] = {
+            "action": self,
+            "name": launched.name,
+            "cmd": launched.command,
+            "pid": process.pid,
+        }
         context.emit_event_sync(ProcessStarted(**details))
         code = await self._wait(process, launched, log)
         _signal_group(process.pid, signal.SIGKILL)  # whatever it has left running
@@ -132,64 +165,81 @@ class ExecuteProcess(Action):
         if code == 0:
             log.info("process has finished cleanly [pid %d]", process.pid)
         else:
-            log.error("process has died [pid %d, exit code %d, cmd '%s'].", process.pid, code,
-                      " ".join(launched.command))
+            log.error(
+                "process has died [pid %d, exit code %d, cmd '%s'].",
+                process.pid,
+                code,
+                " ".join(launched.command),
+            )
         context.emit_event_sync(ProcessExited(**details, returncode=code))
 
-    async def _spawn(self, launched: _Launched) -> tuple[asyncio.subprocess.Process, list[asyncio.Task[None]]]:
+    async def _spawn(self, launched: _Launched) -> tuple[subprocess.Popen[bytes], list[asyncio.Task[None]]]:
         """Start the process in its own session, and a task per output stream that prints its lines."""
         master, slave = pty.openpty() if self.emulate_tty else (-1, -1)
         pipe = slave if self.emulate_tty else subprocess.PIPE
-        options: dict[str, Any] = dict(stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, cwd=launched.cwd,
-                                       env=launched.env, start_new_session=True, preexec_fn=_end_with_parent)
         try:
-            if self.shell:
-                process = await asyncio.create_subprocess_shell(" ".join(launched.command), **options)
-            else:
-                process = await asyncio.create_subprocess_exec(*launched.command, **options)
+            process = subprocess.Popen(
+                " ".join(launched.command) if self.shell else launched.command,
+                shell=self.shell,
+                stdin=subprocess.DEVNULL,
+                stdout=pipe,
+                stderr=pipe,
+                bufsize=0,
+                cwd=launched.cwd,
+                env=launched.env,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )
         finally:
             if self.emulate_tty:
                 os.close(slave)
+        streams = [(process.stdout, launched.to_screen), (process.stderr, True)]
         if self.emulate_tty:
-            streams = [(await _reader_of(os.fdopen(master, "rb", 0)), launched.to_screen)]
-        else:
-            assert process.stdout is not None and process.stderr is not None
-            streams = [(process.stdout, launched.to_screen), (process.stderr, True)]
-        return process, [asyncio.create_task(_print_lines(stream, launched.name, screen))
-                         for stream, screen in streams]
+            streams = [(os.fdopen(master, "rb", 0), launched.to_screen)]
+        return process, [
+            asyncio.create_task(_print_lines(stream, launched.name, screen)) for stream, screen in streams
+        ]
 
-    async def _wait(self, process: asyncio.subprocess.Process, launched: _Launched, log: logging.Logger) -> int:
+    async def _wait(self, process: subprocess.Popen[bytes], launched: _Launched, log: logging.Logger) -> int:
         """Wait for the end; once a stop is asked for, raise the tone in steps."""
-        ended = asyncio.create_task(process.wait())
+        ended = asyncio.create_task(_exit_code(process))
         asked = asyncio.create_task(self._stop_asked.wait())
         await asyncio.wait([ended, asked], return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()
-        steps = ((signal.SIGINT, launched.sigterm_s), (signal.SIGTERM, launched.sigkill_s), (signal.SIGKILL, None))
-        for (number, patience_s), (louder, _) in zip(steps, (*steps[1:], (None, None))):
+        sigint, sigterm, sigkill = signal.SIGINT, signal.SIGTERM, signal.SIGKILL
+        for number, patience_s, louder in (
+            (sigint, launched.sigterm_s, sigterm),
+            (sigterm, launched.sigkill_s, sigkill),
+            (sigkill, None, None),
+        ):
             if ended.done():
                 break
             log.info("sending signal '%s' to process[%s]", number.name, launched.name)
             _signal_group(process.pid, number)
             await asyncio.wait([ended], timeout=patience_s)
             if louder is not None and not ended.done():
-                log.error("process[%s] failed to terminate '%s' seconds after receiving '%s', escalating to '%s'",
-                          launched.name, patience_s, number.name, louder.name)
+                log.error(
+                    "process[%s] failed to terminate '%s' seconds after receiving '%s', escalating to '%s'",
+                    launched.name,
+                    patience_s,
+                    number.name,
+                    louder.name,
+                )
         return await ended
 
 
+@dataclass(frozen=True)
 class _Launched:
-    """What a process was started with, all substitutions performed."""
+    """What a process is started with, all substitutions performed; patience in seconds."""
 
-    def __init__(self, *, name: str, command: list[str], env: dict[str, str], cwd: Optional[str], respawn: bool,
-                 to_screen: bool, sigterm_s: float, sigkill_s: float) -> None:
-        self.name = name
-        self.command = command
-        self.env = env
-        self.cwd = cwd
-        self.respawn = respawn
-        self.to_screen = to_screen
-        self.sigterm_s = sigterm_s
-        self.sigkill_s = sigkill_s
+    name: str
+    command: list[str]
+    env: dict[str, str]
+    cwd: str | None
+    respawn: bool
+    to_screen: bool
+    sigterm_s: float
+    sigkill_s: float
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:
@@ -200,14 +250,23 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
         return
 
 
-async def _reader_of(master: IO[bytes]) -> asyncio.StreamReader:
-    reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), master)
-    return reader
+async def _exit_code(process: subprocess.Popen[bytes]) -> int:
+    """Wait for the process alone: asyncio's own wait may go on while a grandchild holds the output open."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    descriptor = os.pidfd_open(process.pid)
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+    return process.wait()
 
 
-async def _print_lines(stream: asyncio.StreamReader, name: str, screen: bool) -> None:
+async def _print_lines(pipe: IO[bytes] | None, name: str, screen: bool) -> None:
     """Log each line as '[name] line'; a last line without an end is printed too."""
+    stream = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), pipe)
     log = logging.getLogger("launch.output.screen" if screen else "launch.output.log")
     rest = b""
     while True:

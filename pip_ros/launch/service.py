@@ -1,4 +1,5 @@
 """In: a launch description. Out: its processes run until they end or the launch is told to; an exit code."""
+
 from __future__ import annotations
 
 import asyncio
@@ -10,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from .action import LaunchContext, LaunchDescription, visit
 from .events import Event, Shutdown
@@ -19,8 +20,10 @@ _log = logging.getLogger("launch")
 
 
 def _start_logging() -> Path:
-    """Print '[LEVEL] [name]: message' and the lines of processes, and write both to a log file; return its folder."""
-    base = Path(os.environ.get("ROS_LOG_DIR") or Path(os.environ.get("ROS_HOME") or Path.home() / ".ros") / "log")
+    """Print and write to a file '[LEVEL] [name]: message' and the lines of processes; return the folder."""
+    base = Path(
+        os.environ.get("ROS_LOG_DIR") or Path(os.environ.get("ROS_HOME") or Path.home() / ".ros") / "log"
+    )
     folder = base / f"{time.strftime('%Y-%m-%d-%H-%M-%S')}-{socket.gethostname()}-{os.getpid()}"
     folder.mkdir(parents=True, exist_ok=True)
     screen = logging.StreamHandler(sys.stdout)
@@ -37,18 +40,23 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = record.getMessage()
-        return text if record.name.startswith("launch.output") else f"[{record.levelname}] [{record.name}]: {text}"
+        return (
+            text
+            if record.name.startswith("launch.output")
+            else f"[{record.levelname}] [{record.name}]: {text}"
+        )
 
 
 class LaunchService:
     """Runs launch descriptions in the main thread.
 
-    Exit code as of the genuine one: 0 when everything ended or the launch was told to end, whatever the processes
-    returned; 1 when an action or event handler raised.
+    Exit code as of the genuine one: 0 when everything ended or the launch was told to end, whatever the
+    processes returned; 1 when an action or event handler raised or a SIGTERM came.
     """
 
-    def __init__(self, *, argv: Optional[Iterable[str]] = None, noninteractive: bool = False,
-                 debug: bool = False) -> None:
+    def __init__(
+        self, *, argv: Iterable[str] | None = None, noninteractive: bool = False, debug: bool = False
+    ) -> None:
         self.context = LaunchContext(argv=argv or ())
         self.context.start = self._start
         self._debug = debug
@@ -101,7 +109,9 @@ class LaunchService:
         if self.context.is_shutdown:
             _log.warning("user interrupted with %s again, ignoring...", number.name)
             return
-        _log.warning("user interrupted with ctrl-c (SIGINT)" if number is signal.SIGINT else f"got {number.name}")
+        _log.warning(
+            "user interrupted with ctrl-c (SIGINT)" if number is signal.SIGINT else f"got {number.name}"
+        )
         if number is not signal.SIGINT:
             self._return_code = 1
         self.context.emit_event_sync(Shutdown(reason=number.name, due_to_sigint=number is signal.SIGINT))
@@ -126,6 +136,8 @@ class LaunchService:
         try:
             function(*args)
         except Exception as error:
-            _log.error("Caught exception in launch (see debug for traceback): %s", error, exc_info=self._debug)
+            _log.error(
+                "Caught exception in launch (see debug for traceback): %s", error, exc_info=self._debug
+            )
             self._return_code = 1
             self.context.emit_event_sync(Shutdown(reason=str(error)))

@@ -1,10 +1,10 @@
 """In: values known only when the launch runs. Out: their text."""
+
 from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Iterable
-from typing import Optional
 
 from ._refuse import missing_names, strict_keywords
 from .action import LaunchContext, SomeSubstitutionsType, Substitution, describe, perform
@@ -30,7 +30,9 @@ class TextSubstitution(Substitution):
 class LaunchConfiguration(Substitution):
     """The value of a launch argument."""
 
-    def __init__(self, variable_name: SomeSubstitutionsType, *, default: Optional[SomeSubstitutionsType] = None) -> None:
+    def __init__(
+        self, variable_name: SomeSubstitutionsType, *, default: SomeSubstitutionsType | None = None
+    ) -> None:
         self.variable_name = variable_name
         self.default = default
 
@@ -62,7 +64,9 @@ class PathJoinSubstitution(Substitution):
 class EnvironmentVariable(Substitution):
     """The value of an environment variable."""
 
-    def __init__(self, name: SomeSubstitutionsType, *, default_value: Optional[SomeSubstitutionsType] = None) -> None:
+    def __init__(
+        self, name: SomeSubstitutionsType, *, default_value: SomeSubstitutionsType | None = None
+    ) -> None:
         self.name = name
         self.default_value = default_value
 
@@ -123,8 +127,16 @@ class FindExecutable(Substitution):
         return found
 
 
-_TEXT = (TextSubstitution, LaunchConfiguration, PathJoinSubstitution, EnvironmentVariable, PythonExpression,
-         ThisLaunchFile, ThisLaunchFileDir, FindExecutable)
+_TEXT = (
+    TextSubstitution,
+    LaunchConfiguration,
+    PathJoinSubstitution,
+    EnvironmentVariable,
+    PythonExpression,
+    ThisLaunchFile,
+    ThisLaunchFileDir,
+    FindExecutable,
+)
 for _cls in _TEXT:
     strict_keywords(_cls)
 

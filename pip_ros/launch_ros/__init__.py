@@ -1,4 +1,5 @@
-"""In: genuine launch_ros actions in a launch file. Out: ROS nodes run by the stand-in for `launch` beside this package."""
+"""In: genuine launch_ros actions. Out: ROS nodes, run by the stand-in for `launch` beside this package."""
+
 from launch._refuse import missing_names, refuse_beside_genuine
 
 refuse_beside_genuine("launch_ros")

@@ -1,10 +1,11 @@
-"""In: a node of an installed ROS package. Out: its process, with name, namespace, parameters and remappings."""
+"""In: a node of an installed package. Out: its process, with name, namespace, parameters and remappings."""
+
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any
 
 import yaml
 from launch._refuse import missing_names, strict_keywords
@@ -19,29 +20,58 @@ _Remappings = Iterable[tuple[SomeSubstitutionsType, SomeSubstitutionsType]]
 
 @strict_keywords
 class Node(ExecuteProcess):
-    """Run an executable of a package as a ROS node; `parameters` are dicts and paths of YAML files, later ones win."""
+    """Run an executable as a ROS node; `parameters` are dicts and paths of YAML files, later ones win."""
 
-    def __init__(self, *, executable: SomeSubstitutionsType, package: Optional[SomeSubstitutionsType] = None,
-                 name: Optional[SomeSubstitutionsType] = None, namespace: Optional[SomeSubstitutionsType] = None,
-                 exec_name: Optional[SomeSubstitutionsType] = None, parameters: Optional[list[Any]] = None,
-                 remappings: Optional[_Remappings] = None,
-                 ros_arguments: Optional[Iterable[SomeSubstitutionsType]] = None,
-                 arguments: Optional[Iterable[SomeSubstitutionsType]] = None,
-                 prefix: Optional[SomeSubstitutionsType] = None, cwd: Optional[SomeSubstitutionsType] = None,
-                 env: Optional[Mapping[SomeSubstitutionsType, SomeSubstitutionsType]] = None,
-                 additional_env: Optional[Mapping[SomeSubstitutionsType, SomeSubstitutionsType]] = None,
-                 sigterm_timeout: SomeSubstitutionsType = "5", sigkill_timeout: SomeSubstitutionsType = "5",
-                 emulate_tty: bool = False, output: SomeSubstitutionsType = "log", on_exit: Any = None,
-                 respawn: Union[bool, SomeSubstitutionsType] = False, respawn_delay: Optional[float] = None,
-                 respawn_max_retries: int = -1, condition: Optional[Condition] = None) -> None:
-        program = executable if package is None else ExecutableInPackage(executable=executable, package=package)
-        super().__init__(cmd=[program, *(arguments or [])], name=exec_name, prefix=prefix, cwd=cwd, env=env,
-                         additional_env=additional_env, sigterm_timeout=sigterm_timeout,
-                         sigkill_timeout=sigkill_timeout, emulate_tty=emulate_tty, output=output, on_exit=on_exit,
-                         respawn=respawn, respawn_delay=respawn_delay, respawn_max_retries=respawn_max_retries,
-                         condition=condition)
+    def __init__(
+        self,
+        *,
+        executable: SomeSubstitutionsType,
+        package: SomeSubstitutionsType | None = None,
+        name: SomeSubstitutionsType | None = None,
+        namespace: SomeSubstitutionsType | None = None,
+        exec_name: SomeSubstitutionsType | None = None,
+        parameters: list[Any] | None = None,
+        remappings: _Remappings | None = None,
+        ros_arguments: Iterable[SomeSubstitutionsType] | None = None,
+        arguments: Iterable[SomeSubstitutionsType] | None = None,
+        prefix: SomeSubstitutionsType | None = None,
+        cwd: SomeSubstitutionsType | None = None,
+        env: Mapping[SomeSubstitutionsType, SomeSubstitutionsType] | None = None,
+        additional_env: Mapping[SomeSubstitutionsType, SomeSubstitutionsType] | None = None,
+        sigterm_timeout: SomeSubstitutionsType = "5",
+        sigkill_timeout: SomeSubstitutionsType = "5",
+        emulate_tty: bool = False,
+        output: SomeSubstitutionsType = "log",
+        on_exit: Any = None,
+        respawn: bool | SomeSubstitutionsType = False,
+        respawn_delay: float | None = None,
+        respawn_max_retries: int = -1,
+        condition: Condition | None = None,
+    ) -> None:
+        program = (
+            executable if package is None else ExecutableInPackage(executable=executable, package=package)
+        )
+        super().__init__(
+            cmd=[program, *(arguments or [])],
+            name=exec_name,
+            prefix=prefix,
+            cwd=cwd,
+            env=env,
+            additional_env=additional_env,
+            sigterm_timeout=sigterm_timeout,
+            sigkill_timeout=sigkill_timeout,
+            emulate_tty=emulate_tty,
+            output=output,
+            on_exit=on_exit,
+            respawn=respawn,
+            respawn_delay=respawn_delay,
+            respawn_max_retries=respawn_max_retries,
+            condition=condition,
+        )
         if isinstance(parameters, (str, Mapping)):
-            raise TypeError(f"got parameters={parameters!r}, expected a list of dicts and paths of YAML files")
+            raise TypeError(
+                f"got parameters={parameters!r}, expected a list of dicts and paths of YAML files"
+            )
         self.node_name = name
         self.namespace = namespace
         self.parameters = list(parameters or [])
@@ -49,7 +79,11 @@ class Node(ExecuteProcess):
         self.ros_arguments = list(ros_arguments or [])
 
     def command(self, context: LaunchContext) -> list[str]:
-        words = [*super().command(context), "--ros-args", *(perform(context, word) for word in self.ros_arguments)]
+        words = [
+            *super().command(context),
+            "--ros-args",
+            *(perform(context, word) for word in self.ros_arguments),
+        ]
         name = None if self.node_name is None else perform(context, self.node_name)
         if name is not None:
             words += ["-r", f"__node:={name}"]
@@ -63,15 +97,19 @@ class Node(ExecuteProcess):
             words += ["-r", f"{perform(context, source)}:={perform(context, destination)}"]
         return words
 
-    def _namespace(self, context: LaunchContext) -> Optional[str]:
+    def _namespace(self, context: LaunchContext) -> str | None:
         """Return the absolute namespace: pushed by PushRosNamespace, then the node's own."""
         base = context.launch_configurations.get("ros_namespace", "")
         own = "" if self.namespace is None else perform(context, self.namespace)
-        joined = own if own.startswith("/") else "/".join(part.strip("/") for part in (base, own) if part.strip("/"))
+        joined = (
+            own
+            if own.startswith("/")
+            else "/".join(part.strip("/") for part in (base, own) if part.strip("/"))
+        )
         return "/" + joined.strip("/") if joined or own else None
 
     def _parameter_file(self, context: LaunchContext, entry: Any, target: str) -> str:
-        """Return the path of a YAML file with these parameters; a dict becomes a temporary one, as in launch_ros."""
+        """Return the path of a YAML file with these parameters; a dict becomes a temporary file."""
         if isinstance(entry, ParameterFile):
             entry = entry.param_file
         if not isinstance(entry, Mapping):
@@ -98,7 +136,7 @@ def _flat(context: LaunchContext, parameters: Mapping[Any, Any], prefix: str) ->
 class PushRosNamespace(Action):
     """Put the nodes that follow in this group into a namespace."""
 
-    def __init__(self, namespace: SomeSubstitutionsType, *, condition: Optional[Condition] = None) -> None:
+    def __init__(self, namespace: SomeSubstitutionsType, *, condition: Condition | None = None) -> None:
         super().__init__(condition=condition)
         self.namespace = namespace
 

@@ -1,7 +1,8 @@
 """In: parameter values in a launch file. Out: the values that ROS nodes get."""
+
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 import yaml
 from launch._refuse import missing_names, strict_keywords
@@ -14,9 +15,11 @@ _ALLOWED = (bool, int, float, str)
 class ParameterValue:
     """A value with a type: str keeps '5' a string; None reads the text as YAML."""
 
-    def __init__(self, value: Any, *, value_type: Optional[type] = None) -> None:
+    def __init__(self, value: Any, *, value_type: type | None = None) -> None:
         if value_type not in (None, *_ALLOWED):
-            raise TypeError(f"launch stand-in: got value_type={value_type!r}, expected None, bool, int, float or str")
+            raise TypeError(
+                f"launch stand-in: got value_type={value_type!r}, expected None, bool, int, float or str"
+            )
         self.value = value
         self.value_type = value_type
 
@@ -56,7 +59,9 @@ def evaluate(context: LaunchContext, name: str, value: Any) -> Any:
         if {type(item) for item in items} == {int, float}:
             items = [float(item) for item in items]
         return _checked(items, name)
-    raise TypeError(f"got {value!r} for parameter {name!r}, expected bool, int, float, str, a substitution or a list")
+    raise TypeError(
+        f"got {value!r} for parameter {name!r}, expected bool, int, float, str, a substitution or a list"
+    )
 
 
 def _is_text(value: Any) -> bool:
@@ -65,17 +70,22 @@ def _is_text(value: Any) -> bool:
 
 def _is_mixed_text(value: Any) -> bool:
     """Strings and at least one substitution in a list are one text, put together."""
-    return isinstance(value, (list, tuple)) and any(isinstance(part, Substitution) for part in value) \
+    return (
+        isinstance(value, (list, tuple))
+        and any(isinstance(part, Substitution) for part in value)
         and all(isinstance(part, (str, Substitution)) for part in value)
+    )
 
 
 def _from_yaml(text: str, name: str) -> Any:
     try:
         value = yaml.safe_load(text) if text else ""
     except yaml.YAMLError as error:
-        raise TypeError(f"Unable to parse the value of parameter {name} as yaml. If the parameter is meant to be a "
-                        "string, try wrapping it in launch_ros.parameter_descriptions.ParameterValue(value, "
-                        "value_type=str)") from error
+        raise TypeError(
+            f"Unable to parse the value of parameter {name} as yaml. If the parameter is meant to be a "
+            "string, try wrapping it in launch_ros.parameter_descriptions.ParameterValue(value, "
+            "value_type=str)"
+        ) from error
     return _checked(value, name)
 
 
@@ -83,8 +93,10 @@ def _checked(value: Any, name: str) -> Any:
     """Return the value if ROS has a parameter type for it."""
     items = value if isinstance(value, list) else [value]
     if not items or type(items[0]) not in _ALLOWED or len({type(item) for item in items}) != 1:
-        raise TypeError(f"got {value!r} for parameter {name!r}, expected bool, int, float, str or a non-empty list of "
-                        "one of them; for a string use ParameterValue(value, value_type=str)")
+        raise TypeError(
+            f"got {value!r} for parameter {name!r}, expected bool, int, float, str or a non-empty list of "
+            "one of them; for a string use ParameterValue(value, value_type=str)"
+        )
     return value
 
 

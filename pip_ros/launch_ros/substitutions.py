@@ -1,10 +1,15 @@
 """In: the name of a ROS package. Out: where it is installed."""
+
 from __future__ import annotations
 
 from pathlib import Path
 
-from ament_index_python.packages import (PackageNotFoundError, get_package_prefix, get_package_share_directory,
-                                         get_packages_with_prefixes)
+from ament_index_python.packages import (
+    PackageNotFoundError,
+    get_package_prefix,
+    get_package_share_directory,
+    get_packages_with_prefixes,
+)
 from launch._refuse import missing_names, nearest, strict_keywords
 from launch.action import LaunchContext, SomeSubstitutionsType, Substitution, describe, perform
 from launch.substitutions import SubstitutionFailure
@@ -26,8 +31,10 @@ class PackageSubstitution(Substitution):
             return self.find(name)
         except PackageNotFoundError as error:
             known = get_packages_with_prefixes()
-            raise SubstitutionFailure(f"package '{name}' not found{nearest(name, known)}; is the workspace built and "
-                                      "sourced (./run shell)?") from error
+            raise SubstitutionFailure(
+                f"package '{name}' not found{nearest(name, known)}; is the workspace built and "
+                "sourced (./run shell)?"
+            ) from error
 
     def describe(self) -> str:
         return f"{type(self).__name__}(pkg={describe(self.package)})"
@@ -65,8 +72,10 @@ def find_executable(package: str, prefix: str, name: str) -> str:
     folder = Path(prefix) / "lib" / package
     if not (folder / name).is_file():
         known = sorted(path.name for path in folder.glob("*")) if folder.is_dir() else []
-        raise SubstitutionFailure(f"executable '{name}' not found on the libexec directory '{folder}'"
-                                  f"{nearest(name, known)}; there are: {', '.join(known) or 'none'}")
+        raise SubstitutionFailure(
+            f"executable '{name}' not found on the libexec directory '{folder}'"
+            f"{nearest(name, known)}; there are: {', '.join(known) or 'none'}"
+        )
     return str(folder / name)
 
 

@@ -1,4 +1,5 @@
-"""In: `ros2 …` command lines. Out: their output, for the commands that a README of this size needs. Uses rclpy alone."""
+"""In: `ros2 …` command lines. Out: what ros2cli prints, for the commands that the README names."""
+
 from launch._refuse import refuse_beside_genuine
 
 refuse_beside_genuine("ros2cli")

@@ -1,4 +1,5 @@
 """In: `ros2 action …`. Out: names of actions; a goal sent, its feedback and result printed."""
+
 from __future__ import annotations
 
 import argparse
@@ -11,8 +12,11 @@ from rclpy.node import Node
 from .connection import absolute, node, print_names, result_of, settled, wait_until
 from .messages import filled, interface, to_yaml
 
-_STATUS = {getattr(GoalStatus, name): name.removeprefix("STATUS_") for name in dir(GoalStatus)
-           if name.startswith("STATUS_")}
+_STATUS = {
+    getattr(GoalStatus, name): name.removeprefix("STATUS_")
+    for name in dir(GoalStatus)
+    if name.startswith("STATUS_")
+}
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
@@ -45,8 +49,11 @@ def send_goal(arguments: argparse.Namespace) -> int:
         print("Waiting for an action server to become available...", flush=True)
         wait_until(asker, client.server_is_ready, None)
         print(f"Sending goal:\n     {to_yaml(goal)}", flush=True)
-        handle = result_of(asker, client.send_goal_async(
-            goal, feedback_callback=_print_feedback if arguments.feedback else None), "the action server")
+        handle = result_of(
+            asker,
+            client.send_goal_async(goal, feedback_callback=_print_feedback if arguments.feedback else None),
+            "the action server",
+        )
         if not handle.accepted:
             print("Goal was rejected.")
             return 0

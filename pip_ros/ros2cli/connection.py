@@ -1,4 +1,5 @@
 """In: nothing. Out: a hidden rclpy node for one command, and waits that end."""
+
 from __future__ import annotations
 
 import os
@@ -15,7 +16,7 @@ from rclpy.task import Future
 
 from .main import CommandError
 
-DISCOVERY_S = 3.0  # an endpoint on this machine that is not seen by then is not there
+DISCOVERY_S = 5.0  # an endpoint on this machine that is not seen by then is not there (usually 0.1 to 2 s)
 _QUIET_S = 0.5  # a graph that did not change for this long counts as complete
 
 
@@ -24,7 +25,9 @@ def node() -> Iterator[Node]:
     """A node named /_ros2cli_<pid>; Ctrl-C reaches Python, so that a command can still say goodbye."""
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     try:
-        yield rclpy.create_node(f"_ros2cli_{os.getpid()}", start_parameter_services=False, enable_rosout=False)
+        yield rclpy.create_node(
+            f"_ros2cli_{os.getpid()}", start_parameter_services=False, enable_rosout=False
+        )
     finally:
         rclpy.try_shutdown()
 
@@ -40,16 +43,20 @@ def wait_until(node: Node, ready: Callable[[], Any], timeout_s: float | None = D
 
 
 def settled(node: Node, ask: Callable[[], Any]) -> Any:
-    """Return what `ask()` says once it stays the same; for lists of what is in the graph."""
-    answer, since_s, start_s = ask(), time.monotonic(), time.monotonic()
-    while time.monotonic() - since_s < _QUIET_S and time.monotonic() - start_s < DISCOVERY_S:
+    """Return what `ask()` says once other nodes are seen and the graph stays the same (or time is over)."""
+
+    def graph() -> Any:
+        return node.get_node_names(), node.get_topic_names_and_types(), node.get_service_names_and_types()
+
+    seen, since_s, end_s = graph(), time.monotonic(), time.monotonic() + DISCOVERY_S
+    while time.monotonic() < end_s and (len(seen[0]) < 2 or time.monotonic() - since_s < _QUIET_S):
         rclpy.spin_once(node, timeout_sec=0.1)
-        if (new := ask()) != answer:
-            answer, since_s = new, time.monotonic()
-    return answer
+        if (new := graph()) != seen:
+            seen, since_s = new, time.monotonic()
+    return ask()
 
 
-def result_of(node: Node, future: Future, what: str, timeout_s: float | None = None) -> Any:
+def result_of(node: Node, future: Future[Any], what: str, timeout_s: float | None = None) -> Any:
     """Spin until the future is done and return its result; CommandError when it does not come."""
     if not wait_until(node, future.done, timeout_s):
         raise CommandError(f"no answer from {what} within {timeout_s} s")
@@ -58,7 +65,7 @@ def result_of(node: Node, future: Future, what: str, timeout_s: float | None = N
 
 def call(node: Node, service_type: Any, name: str, request: Any, timeout_s: float = 10.0) -> Any:
     """Call a service and return its response; CommandError when it is not there or does not answer."""
-    client: Client = node.create_client(service_type, name)
+    client: Client[Any, Any] = node.create_client(service_type, name)
     if not wait_until(node, client.service_is_ready):
         raise CommandError(f"service '{name}' is not available")
     return result_of(node, client.call_async(request), f"service '{name}'", timeout_s)

@@ -1,4 +1,5 @@
 """In: `ros2 node …`, `ros2 service …`. Out: what is in the graph, answers of services."""
+
 from __future__ import annotations
 
 import argparse

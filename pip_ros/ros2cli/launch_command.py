@@ -1,25 +1,36 @@
 """In: `ros2 launch PACKAGE FILE name:=value …` or `ros2 launch FILE …`. Out: the launch's exit code."""
+
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
-from launch import LaunchDescription, LaunchService
 from launch._refuse import nearest
 from launch.actions import IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+from launch import LaunchDescription, LaunchService
 
 from .main import CommandError
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
     """Fill the parser of `ros2 launch`."""
-    parser.add_argument("-n", "--noninteractive", action="store_true", help="accepted for the genuine one's sake")
+    parser.add_argument(
+        "-n", "--noninteractive", action="store_true", help="accepted for the genuine one's sake"
+    )
     parser.add_argument("-d", "--debug", action="store_true", help="print tracebacks")
-    parser.add_argument("-s", "--show-args", "--show-arguments", action="store_true",
-                        help="print the arguments of the launch file")
-    parser.add_argument("package_name", help="package that holds the launch file, or the path of a launch file")
+    parser.add_argument(
+        "-s",
+        "--show-args",
+        "--show-arguments",
+        action="store_true",
+        help="print the arguments of the launch file",
+    )
+    parser.add_argument(
+        "package_name", help="package that holds the launch file, or the path of a launch file"
+    )
     parser.add_argument("launch_file_name", nargs="?", help="name of the launch file")
     parser.add_argument("launch_arguments", nargs="*", help="name:=value; the last one wins")
     parser.set_defaults(call=launch)
@@ -39,13 +50,14 @@ def launch(arguments: argparse.Namespace) -> int:
     if arguments.show_args:
         _show(source.get_launch_description(service.context))
         return 0
-    service.include_launch_description(LaunchDescription([
-        _CheckedInclude(source, launch_arguments=given.items())]))
+    service.include_launch_description(
+        LaunchDescription([_CheckedInclude(source, launch_arguments=given.items())])
+    )
     return service.run()
 
 
 class _CheckedInclude(IncludeLaunchDescription):
-    """The file named on the command line: an argument that it does not declare is refused before anything starts.
+    """The file named on the command line: an argument that it does not declare is refused at once.
 
     The genuine ros2 launch takes any name; where a file or function is only known at run time, so does this.
     """
@@ -55,24 +67,28 @@ class _CheckedInclude(IncludeLaunchDescription):
         names = [argument.name for argument in declared]
         for name, _ in self.launch_arguments:
             if complete and name not in names:
-                raise RuntimeError(f"got the unknown launch argument '{name}'{nearest(str(name), names)}; "
-                                   f"{self.source.path(context).name} takes: {', '.join(names) or 'none'}")
+                raise RuntimeError(
+                    f"got the unknown launch argument '{name}'{nearest(str(name), names)}; "
+                    f"{self.source.path(context).name} takes: {', '.join(names) or 'none'}"
+                )
         super().execute(context)
 
 
 def _find(package: str, file_name: str | None) -> Path:
     """Return the path of a launch file in the share folder of a package."""
     if file_name is None:
-        raise CommandError(f"got no launch file for '{package}', expected: ros2 launch PACKAGE FILE or ros2 launch FILE")
+        raise CommandError(f"got no launch file for '{package}', expected: ros2 launch PACKAGE FILE")
     try:
         share = Path(get_package_share_directory(package))
     except PackageNotFoundError as error:
         raise CommandError(f"Package '{package}' not found: {error}") from error
-    found = [path for path in share.rglob("*.launch.py") if path.name == file_name]
+    found = [path for path in share.rglob("*.launch.py") if path.name == file_name and path.is_file()]
     if len(found) != 1:
         known = sorted(path.name for path in share.rglob("*.launch.py"))
-        raise CommandError(f"file '{file_name}' was found {len(found)} times in the share directory of package "
-                           f"'{package}' ({share}){nearest(file_name, known)}; there are: {', '.join(known) or 'none'}")
+        raise CommandError(
+            f"file '{file_name}' was found {len(found)} times in the share directory of package "
+            f"'{package}' ({share}){nearest(file_name, known)}; there are: {', '.join(known) or 'none'}"
+        )
     return found[0]
 
 

@@ -1,4 +1,5 @@
 """In: `ros2 lifecycle …`. Out: the states of lifecycle nodes; a transition made."""
+
 from __future__ import annotations
 
 import argparse
@@ -31,8 +32,11 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
 
 
 def _lifecycle_nodes(asker: Node) -> list[str]:
-    return sorted(name.removesuffix(_SUFFIX) for name, types in asker.get_service_names_and_types()
-                  if name.endswith(_SUFFIX) and _TYPE in types and not is_hidden(name))
+    return sorted(
+        name.removesuffix(_SUFFIX)
+        for name, types in asker.get_service_names_and_types()
+        if name.endswith(_SUFFIX) and _TYPE in types and not is_hidden(name)
+    )
 
 
 def _found(asker: Node, name: str) -> str:
@@ -66,15 +70,20 @@ def list_transitions(arguments: argparse.Namespace) -> int:
     """Print the transitions that a node can make now."""
     with node() as asker:
         for item in _transitions(asker, _found(asker, arguments.node_name)):
-            print(f"- {item.transition.label} [{item.transition.id}]\n\tStart: {item.start_state.label}\n"
-                  f"\tGoal: {item.goal_state.label}")
+            print(
+                f"- {item.transition.label} [{item.transition.id}]\n\tStart: {item.start_state.label}\n"
+                f"\tGoal: {item.goal_state.label}"
+            )
     return 0
 
 
 def _transitions(asker: Node, name: str) -> list:  # type: ignore[type-arg]
     request = GetAvailableTransitions.Request()
-    return list(call(asker, GetAvailableTransitions, f"{name}/get_available_transitions", request)
-                .available_transitions)
+    return list(
+        call(
+            asker, GetAvailableTransitions, f"{name}/get_available_transitions", request
+        ).available_transitions
+    )
 
 
 def set_state(arguments: argparse.Namespace) -> int:
@@ -84,8 +93,10 @@ def set_state(arguments: argparse.Namespace) -> int:
         known = [item.transition for item in _transitions(asker, name)]
         matching = [item for item in known if arguments.transition in (item.label, str(item.id))]
         if not matching:
-            raise CommandError("Unknown transition requested, available ones are:" +
-                               "".join(f"\n- {item.label} [{item.id}]" for item in known))
+            raise CommandError(
+                "Unknown transition requested, available ones are:"
+                + "".join(f"\n- {item.label} [{item.id}]" for item in known)
+            )
         request = ChangeState.Request(transition=matching[0])
         if call(asker, ChangeState, f"{name}/change_state", request, timeout_s=600.0).success:
             print("Transitioning successful")

@@ -1,4 +1,5 @@
 """In: the words after `ros2`. Out: the exit code of the command they name."""
+
 from __future__ import annotations
 
 import argparse
@@ -27,8 +28,9 @@ class CommandError(Exception):
 
 def main(argv: Sequence[str]) -> int:
     """Run one command; return its exit code."""
-    parser = argparse.ArgumentParser(prog="ros2", description="ros2 stand-in; the genuine one comes with a ROS 2 "
-                                     "distribution")
+    parser = argparse.ArgumentParser(
+        prog="ros2", description="ros2 stand-in; the genuine one comes with a ROS 2 distribution"
+    )
     commands = parser.add_subparsers(dest="command", metavar="Commands:", required=True)
     for name, (_, help_text) in COMMANDS.items():
         commands.add_parser(name, help=help_text, add_help=False)

@@ -1,4 +1,5 @@
 """In: `ros2 run …`, `ros2 pkg …`. Out: a running executable, names and folders of installed packages."""
+
 from __future__ import annotations
 
 import argparse
@@ -36,13 +37,17 @@ def _prefix(package: str) -> str:
     try:
         return str(get_package_prefix(package))
     except PackageNotFoundError as error:
-        raise CommandError(f"Package '{package}' not found{nearest(package, get_packages_with_prefixes())}") from error
+        raise CommandError(
+            f"Package '{package}' not found{nearest(package, get_packages_with_prefixes())}"
+        ) from error
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Become the executable, so that signals and the exit code are its own."""
     try:
-        path = find_executable(arguments.package_name, _prefix(arguments.package_name), arguments.executable_name)
+        path = find_executable(
+            arguments.package_name, _prefix(arguments.package_name), arguments.executable_name
+        )
     except SubstitutionFailure as error:
         raise CommandError(f"No executable found: {error}") from error
     os.execv(path, [path, *arguments.argv])

@@ -1,7 +1,9 @@
 """In: `ros2 topic …`. Out: names of topics, messages as YAML, rates; published messages."""
+
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 from collections import deque
@@ -31,7 +33,9 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
     echo.add_argument("--timeout", type=float, help="end after this many seconds")
     echo.add_argument("--field", help="print this field only, for example pose.position")
     echo.add_argument("--no-arr", action="store_true", help="print arrays as their length")
-    echo.add_argument("-f", "--full-length", action="store_true", help=f"print more than {_TRUNCATE} elements")
+    echo.add_argument(
+        "-f", "--full-length", action="store_true", help=f"print more than {_TRUNCATE} elements"
+    )
     echo.set_defaults(call=echo_topic)
     rate = verbs.add_parser("hz", help="print the rate of messages")
     rate.add_argument("topic_name")
@@ -68,7 +72,9 @@ def _type_of(asker: Node, topic: str, given: str | None) -> Any:
 def _matching_qos(asker: Node, topic: str) -> QoSProfile:
     """Return the strictest QoS that every publisher of the topic offers."""
     offers = [info.qos_profile for info in asker.get_publishers_info_by_topic(topic)]
-    qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
+    qos = QoSProfile(
+        depth=10, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE
+    )
     if offers and all(offer.reliability == ReliabilityPolicy.RELIABLE for offer in offers):
         qos.reliability = ReliabilityPolicy.RELIABLE
     if offers and all(offer.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in offers):
@@ -86,8 +92,13 @@ def echo_topic(arguments: argparse.Namespace) -> int:
             return
         for field in (arguments.field or "").split("."):
             message = getattr(message, field) if field else message
-        text = to_yaml(message, truncate=None if arguments.full_length else _TRUNCATE, no_arrays=arguments.no_arr) \
-            if hasattr(message, "get_fields_and_field_types") else f"{message}\n"
+        text = (
+            to_yaml(
+                message, truncate=None if arguments.full_length else _TRUNCATE, no_arrays=arguments.no_arr
+            )
+            if hasattr(message, "get_fields_and_field_types")
+            else f"{message}\n"
+        )
         print(f"{text}---", flush=True)
         done = bool(arguments.once)
 
@@ -106,8 +117,10 @@ def _check_field(message_type: Any, field: str | None) -> None:
     message = message_type()
     for name in (field or "").split("."):
         if name and not hasattr(message, name):
-            raise CommandError(f"Invalid field '{field}': {type(message).__name__} has "
-                               f"{', '.join(message.get_fields_and_field_types())}")
+            raise CommandError(
+                f"Invalid field '{field}': {type(message).__name__} has "
+                f"{', '.join(message.get_fields_and_field_types())}"
+            )
         message = getattr(message, name) if name else message
 
 
@@ -116,8 +129,12 @@ def print_rate(arguments: argparse.Namespace) -> int:
     arrivals_s: deque[float] = deque(maxlen=arguments.window + 1)
     with node() as asker:
         topic = absolute(arguments.topic_name)
-        asker.create_subscription(_type_of(asker, topic, None), topic,
-                                  lambda message: arrivals_s.append(time.monotonic()), qos_profile_sensor_data)
+        asker.create_subscription(
+            _type_of(asker, topic, None),
+            topic,
+            lambda message: arrivals_s.append(time.monotonic()),
+            qos_profile_sensor_data,
+        )
         printed = 0.0
         while True:
             wait_until(asker, lambda: False, 1.0)
@@ -125,10 +142,12 @@ def print_rate(arguments: argparse.Namespace) -> int:
                 continue
             printed = arrivals_s[-1]
             times = list(arrivals_s)
-            gaps_s = [after - before for before, after in zip(times, times[1:])]
-            print(f"average rate: {1.0 / statistics.fmean(gaps_s):.3f}\n\tmin: {min(gaps_s):.3f}s "
-                  f"max: {max(gaps_s):.3f}s std dev: {statistics.pstdev(gaps_s):.5f}s window: {len(gaps_s)}",
-                  flush=True)
+            gaps_s = [after - before for before, after in itertools.pairwise(times)]
+            print(
+                f"average rate: {1.0 / statistics.fmean(gaps_s):.3f}\n\tmin: {min(gaps_s):.3f}s "
+                f"max: {max(gaps_s):.3f}s std dev: {statistics.pstdev(gaps_s):.5f}s window: {len(gaps_s)}",
+                flush=True,
+            )
 
 
 def publish_topic(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,5 @@
-"""In: nothing. Out: `ros_env` (a ROS domain of its own for each test module) and `spawn` (processes that end with the test)."""
+"""In: nothing. Out: `ros_env`, a ROS domain per module, and `spawn`, processes that end with the test."""
+
 from __future__ import annotations
 
 import os
@@ -22,7 +23,7 @@ _PORT_OF_DOMAIN_0 = 17300
 
 
 def _claim_domain() -> tuple[int, socket.socket]:
-    """Return a ROS domain id that no other test run on this machine holds, and the socket that holds the claim."""
+    """Return a ROS domain id that no other test run on this machine holds, and the socket that claims it."""
     count = _LAST_DOMAIN - _FIRST_DOMAIN + 1
     for offset in range(count):
         domain = _FIRST_DOMAIN + (os.getpid() + offset) % count
@@ -33,13 +34,15 @@ def _claim_domain() -> tuple[int, socket.socket]:
             claim.close()
             continue
         return domain, claim
-    raise RuntimeError(f"got no free ROS domain, expected one of {_FIRST_DOMAIN}..{_LAST_DOMAIN}; "
-                       "too many test runs on this machine: wait for one to end")
+    raise RuntimeError(
+        f"got no free ROS domain, expected one of {_FIRST_DOMAIN}..{_LAST_DOMAIN}; "
+        "too many test runs on this machine: wait for one to end"
+    )
 
 
 @pytest.fixture(scope="module")
 def ros_env() -> Iterator[dict[str, str]]:
-    """The environment for processes of this module; its ROS_DOMAIN_ID also holds for rclpy in this process."""
+    """Environment for processes of this module; its ROS_DOMAIN_ID also holds for rclpy in this process."""
     domain, claim = _claim_domain()
     with claim, pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROS_DOMAIN_ID", str(domain))
@@ -53,9 +56,17 @@ class Spawned:
     """A process in its own session whose output (stdout and stderr together) is collected by a thread."""
 
     def __init__(self, command: list[str | Path], env: dict[str, str], cwd: Path | None = None) -> None:
-        self.process = subprocess.Popen([str(word) for word in command], env=env, cwd=cwd, text=True,
-                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                        stderr=subprocess.STDOUT, start_new_session=True)
+        self.env = env
+        self.process = subprocess.Popen(
+            [str(word) for word in command],
+            env=env,
+            cwd=cwd,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._seen: list[str] = []
         threading.Thread(target=self._collect, daemon=True).start()
@@ -78,7 +89,7 @@ class Spawned:
         return "".join(self._seen)
 
     def wait_for(self, pattern: str, timeout_s: float = 60.0) -> re.Match[str]:
-        """Return the first match of `pattern` in the output; AssertionError with the output when it does not come."""
+        """Return the first match of `pattern` in the output; AssertionError when it does not come."""
         end_s = time.monotonic() + timeout_s
         while not (match := re.search(pattern, self.output)):
             try:
@@ -106,10 +117,12 @@ class Spawned:
 
 @pytest.fixture
 def spawn(ros_env: dict[str, str]) -> Iterator[Callable[..., Spawned]]:
-    """`spawn([command, …], env={…extra}, cwd=…)` starts a process; it and all it started are killed after the test."""
+    """`spawn([command, …], env={extra}, cwd=…)` starts a process; it and all it started end with the test."""
     mark = uuid.uuid4().hex
 
-    def start(command: list[str | Path], env: dict[str, str] | None = None, cwd: Path | None = None) -> Spawned:
+    def start(
+        command: list[str | Path], env: dict[str, str] | None = None, cwd: Path | None = None
+    ) -> Spawned:
         return Spawned(command, {**ros_env, **(env or {}), _MARK: mark}, cwd)
 
     yield start

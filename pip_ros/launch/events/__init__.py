@@ -1,8 +1,9 @@
 """In: what happens during a launch. Out: events, and the base of the handlers that hear them."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 from .._refuse import missing_names
 
@@ -23,17 +24,18 @@ class Shutdown(Event):
 
 
 class EventHandler:
-    """Turns the events that `matcher` accepts into actions: a list, or a function (event, context) -> list or None."""
+    """Turns events that `matcher` accepts into actions: a list, or a function (event, context) -> list."""
 
-    def __init__(self, *, matcher: Callable[[Event], bool], entities: Any = None,
-                 handle_once: bool = False) -> None:
+    def __init__(
+        self, *, matcher: Callable[[Event], bool], entities: Any = None, handle_once: bool = False
+    ) -> None:
         self.matcher = matcher
         self.entities = entities
         self.handle_once = handle_once
 
     def handle(self, event: Event, context: LaunchContext) -> list[Any]:
         """Return the actions to visit."""
-        result: Optional[Any] = self.entities
+        result: Any | None = self.entities
         if callable(result):
             result = result(event, context)
         if result is None:

@@ -1,10 +1,11 @@
 """In: a process of the launch. Out: the events of its life."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import Event
 from .._refuse import missing_names
+from . import Event
 
 if TYPE_CHECKING:
     from ..actions import ExecuteProcess
@@ -23,7 +24,9 @@ class ProcessStarted(Event):
 class ProcessExited(ProcessStarted):
     """A process has ended; a return code below zero is the signal that ended it."""
 
-    def __init__(self, *, action: ExecuteProcess, name: str, cmd: list[str], pid: int, returncode: int) -> None:
+    def __init__(
+        self, *, action: ExecuteProcess, name: str, cmd: list[str], pid: int, returncode: int
+    ) -> None:
         super().__init__(action=action, name=name, cmd=cmd, pid=pid)
         self.returncode = returncode
 
