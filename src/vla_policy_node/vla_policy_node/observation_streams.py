@@ -55,6 +55,8 @@ class ObservationStreams:
         return self._node.create_subscription(kind, topic, lambda msg: self._store(channel, msg), self._pace.sensor_qos)
 
     def _store(self, channel: str, msg: Any) -> None:
+        if channel == JOINTS and set(self._contract.joints.names).isdisjoint(msg.name):
+            return  # another device on the same topic, e.g. a gripper's own driver
         now_ns = self._node.get_clock().now().nanoseconds
         rejection = self.buffer.push(channel, stamp_to_ns(msg.header.stamp), msg, now_ns)
         if rejection is None:
