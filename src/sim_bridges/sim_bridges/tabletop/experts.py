@@ -27,6 +27,7 @@ LIFT_TO_M = 0.14
 PUSH_BACKOFF_M = 0.030  # gap between finger and block before a push
 FINGER_HALF_M = 0.0125  # half the closed fingers' width along y
 PUSH_STEP_M = 0.014
+PUSH_HEIGHT_M = 0.022  # of the tool: a little below the middle of a block
 PULL_STEP_M = 0.014
 
 
@@ -67,12 +68,12 @@ class Expert:
         aside_m = arm.position[0] - block[0]
         if moved_m > PUSH_DISTANCE_M + 0.02:
             return self._row(np.array([0.0, 0.0, max(0.0, 0.10 - arm.position[2])]), 0.0, CLOSED)
-        low = arm.position[2] < block[2] + 0.015
+        low = arm.position[2] < PUSH_HEIGHT_M + 0.015
         if low and abs(aside_m) < 0.016 and -0.015 < behind_m < PUSH_BACKOFF_M + 0.02:
-            step = np.array([-aside_m, side * PUSH_STEP_M / GAIN, block[2] - 0.003 - arm.position[2]])
+            step = np.array([-aside_m, side * PUSH_STEP_M / GAIN, PUSH_HEIGHT_M - arm.position[2]])
             return self._row(step, 0.0, CLOSED)
         gap_m = BLOCK_HALF_M + FINGER_HALF_M + PUSH_BACKOFF_M
-        return self._approach(block - [0.0, side * gap_m, 0.003], 0.0, CLOSED)
+        return self._approach(np.array([block[0], block[1] - side * gap_m, PUSH_HEIGHT_M]), 0.0, CLOSED)
 
     def _open(self) -> Vector:
         arm, handle = self._sim.arm, self._sim.target_position()

@@ -11,6 +11,7 @@ import os
 from vla_policy.errors import VlaError
 
 PACKAGES = {"osmesa": "libosmesa6", "egl": "libegl1 libegl-mesa0", "glfw": "libglfw3"}
+_CHOICES = "|".join(PACKAGES)
 
 os.environ.setdefault("MUJOCO_GL", "osmesa")
 os.environ.setdefault("PYOPENGL_PLATFORM", os.environ["MUJOCO_GL"])
@@ -20,19 +21,19 @@ class RenderingError(VlaError):
     """The OpenGL library for off-screen rendering is missing or does not work."""
 
 
-def missing_library(problem: Exception) -> RenderingError:
+def missing_library() -> RenderingError:
     """The sentence for a back end that does not load."""
     backend = os.environ["MUJOCO_GL"]
-    cause = " ".join(str(problem).split()) or type(problem).__name__
     return RenderingError(
-        f"the tabletop simulator cannot render: MUJOCO_GL={backend} did not load ({cause}); "
-        f"install its library, e.g. `sudo apt install {PACKAGES.get(backend, 'libosmesa6')}`, "
-        "or choose another back end with MUJOCO_GL=osmesa|egl|glfw")
+        f"the tabletop simulator cannot render: the OpenGL library of MUJOCO_GL={backend} is missing or does not work; "
+        f"install it, e.g. `sudo apt install {PACKAGES[backend]}`, or choose another back end with MUJOCO_GL={_CHOICES}")
 
 
+if os.environ["MUJOCO_GL"] not in PACKAGES:
+    raise RenderingError(f"MUJOCO_GL: got '{os.environ['MUJOCO_GL']}', expected {_CHOICES}; set it so or leave it out")
 try:
     import mujoco
 except (ImportError, AttributeError, RuntimeError, OSError) as _problem:  # what PyOpenGL raises, by back end
-    raise missing_library(_problem) from _problem
+    raise missing_library() from _problem
 
-__all__ = ["PACKAGES", "RenderingError", "missing_library", "mujoco"]
+__all__ = ["RenderingError", "missing_library", "mujoco"]

@@ -148,8 +148,8 @@ class TabletopSim:
     def _open_renderer(self) -> mujoco.Renderer:
         try:
             renderer = mujoco.Renderer(self.scene.model, self._image_size, self._image_size)
-        except (ImportError, AttributeError, RuntimeError, OSError) as problem:
-            raise missing_library(problem) from problem
+        except (ImportError, AttributeError, RuntimeError, OSError, mujoco.FatalError) as problem:
+            raise missing_library() from problem
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         self._renderer = renderer
