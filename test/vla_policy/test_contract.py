@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from vla_policy import contract as contract_module
 from vla_policy.contract import load_contract, parse_contract
 from vla_policy.errors import ContractError
+from vla_policy.strict import StrictModel
 
 ROBOTS = Path(__file__).resolve().parents[2] / "config" / "robots"
 
@@ -162,3 +164,12 @@ def test_several_mistakes_come_together(data: dict[str, Any]) -> None:
     data["pose"]["topic"] = "/joint_states"
     with pytest.raises(ContractError, match=r"used twice.*stop\.behaviour"):
         parse_contract(data, "t")
+
+
+def test_the_manual_names_every_key() -> None:
+    manual = (ROBOTS.parents[1] / "docs" / "new-robot.md").read_text(encoding="utf-8")
+    models = [model for model in vars(contract_module).values()
+              if isinstance(model, type) and issubclass(model, StrictModel) and model is not StrictModel]
+    keys = [(model.__name__, key) for model in models for key in model.model_fields]
+    missing = [".".join(key) for key in keys if key[1] not in manual]
+    assert len(models) > 8 and not missing

@@ -15,7 +15,7 @@ from vla_msgs.msg import ActionChunk as ActionChunkMsg
 from vla_msgs.msg import RobotCommand
 
 from vla_policy.contract import ActionKind, Camera, RobotContract
-from vla_policy.errors import ContractError, ObservationError, nearest
+from vla_policy.errors import ContractError, ObservationError
 from vla_policy.observation.images import check_camera, decode_compressed, decode_image
 from vla_policy.types import NS_PER_S, ActionChunk, Command, Pose
 
@@ -74,7 +74,7 @@ def joint_state_to_array(msg: JointState, names: Sequence[str], topic: str) -> N
     if len(msg.position) != len(msg.name):
         raise ObservationError(f"{topic}: got {len(msg.position)} positions for {len(msg.name)} joint names, "
                                "expected as many; the driver must send positions")
-    positions = dict(zip(msg.name, msg.position))
+    positions = dict(zip(msg.name, msg.position, strict=True))
     missing = [name for name in names if name not in positions]
     if missing:
         raise ObservationError(f"{topic}: joints {', '.join(missing)} are missing; got "

@@ -1,1 +1,1 @@
-"""Sensor samples in, complete and fresh observations out. Used by the nodes and the recorder; imports no ROS."""
+"""Sensor samples in, complete and fresh observations out. For the nodes, the policy and training; no ROS."""
