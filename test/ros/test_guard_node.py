@@ -30,7 +30,7 @@ Start = Callable[..., GuardRig]
 
 @pytest.fixture
 def start(spawn: Callable[..., Any], tmp_path: Path) -> Iterator[Start]:
-    """`start(robot, *parameters, position=…, watchdog=…)` starts a guard and returns a rig that is connected to it."""
+    """`start(robot, *parameters, position=…, watchdog=…)` starts a guard and returns a rig connected to it."""
     rigs = []
 
     def begin(robot: str = "tabletop", *parameters: str, position: tuple[float, float, float] = CENTRE,
@@ -132,7 +132,7 @@ def test_lockstep_sends_bit_for_bit_what_the_library_decides(start: Start) -> No
 def test_a_ur5e_gets_twists_in_its_base_frame_and_a_gripper_array(start: Start) -> None:
     rig = start("ur5e", position=(0.0, -0.5, 0.3))
     gripper_driver = rig.node.create_publisher(JointState, "/joint_states", 10)
-    gripper_driver.publish(JointState(name=["robotiq_85_left_knuckle_joint"], position=[0.1]))  # not the guard's affair
+    gripper_driver.publish(JointState(name=["robotiq_85_left_knuckle_joint"], position=[0.1]))  # not of the arm
     rig.send_chunk([0.0, 0.0, 0.01, 0.0, 0.0, 0.0, 0.25], run_id=1)
     rig.until(lambda: len(rig.arm) > 6 and rig.gripper, "commands")
     assert rig.arm[0].header.frame_id == "base"
@@ -174,7 +174,8 @@ def test_a_chunk_with_nan_latches_until_reset_and_a_new_run(start: Start) -> Non
     status = rig.until_state(SafetyStatus.STOPPED, SafetyStatus.CHUNK_INVALID)
     assert "nan in row 0, column x" in status.message
     assert_still(rig.until_fresh_twists())
-    rig.until(lambda: rig.diagnostics and rig.diagnostics[-1].status[0].level == DiagnosticStatus.ERROR, "diagnostics")
+    rig.until(lambda: rig.diagnostics and rig.diagnostics[-1].status[0].level == DiagnosticStatus.ERROR,
+              "diagnostics")
 
     rig.send_chunk(SLOW, run_id=2)
     rig.until(lambda: rig.safety[-1].run_id == 2, "status for the run that is refused")

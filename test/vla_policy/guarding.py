@@ -52,7 +52,8 @@ def _contract(kind: str, message: str, stop: str, limits: dict[str, Any], change
     return parse_contract({**data, **changes}, "test contract")
 
 
-def state(stamp_ns: int, position: Any = CENTRE, quaternion: Any = UPRIGHT, joints: Any = (0.0, 0.0, 0.04)) -> Observation:
+def state(stamp_ns: int, position: Any = CENTRE, quaternion: Any = UPRIGHT,
+          joints: Any = (0.0, 0.0, 0.04)) -> Observation:
     """A robot at rest in the middle of its workspace, or as told."""
     return Observation(stamp_ns, {}, np.array(joints, dtype=np.float64),
                        Pose(np.array(position, dtype=np.float64), np.array(quaternion, dtype=np.float64)))

@@ -1,7 +1,7 @@
 """Action chunks and the robot's state in, limited and watched commands out: the process that has the last word.
 
 Apart from the policy's process, and free of torch, so that it stops the robot when the policy hangs or dies. The
-thinking stands in `vla_policy.action.guard`; this node gives it messages and two clocks, and publishes what it decides.
+thinking stands in `vla_policy.action.guard`; this node gives it messages and clocks, and publishes what it decides.
 """
 
 from __future__ import annotations
@@ -122,8 +122,8 @@ class GuardNode(Node):
             except ContractError as problem:
                 self._guard.refuse(msg.run_id, str(problem))
         if self._guard.ignored_chunks > ignored:
-            self._warn_once("ignored", msg.run_id, f"chunks of run {msg.run_id} are ignored: it is over or came while "
-                            "the guard was stopped; start a new run")
+            self._warn_once("ignored", msg.run_id, f"chunks of run {msg.run_id} are ignored: it is over, or it came "
+                            "while the guard was stopped; start a new run")
         if self._pace is Pace.LOCKSTEP:
             self._command_instant()
         else:
@@ -249,7 +249,7 @@ def _choice(kind: type[Choice], name: str, text: object) -> Choice:
 def _silence(value: object, pace: Pace) -> float | None:
     """The watchdog's time for a `silence_s` parameter; 0 is the pace's own: the contract's, or that of lockstep."""
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or value < 0:
-        raise ConfigError(f"parameter 'silence_s': got {value!r}, expected seconds, 0 for the default or .inf for none")
+        raise ConfigError(f"parameter 'silence_s': got {value!r}, expected seconds, 0: default, .inf: none")
     if value:
         return float(value)
     return LOCKSTEP_SILENCE_S if pace is Pace.LOCKSTEP else None
