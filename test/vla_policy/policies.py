@@ -1,4 +1,4 @@
-"""A contract and a model file in, an untrained but whole policy bundle out: what the tests of model, bundle and policy share."""
+"""A contract and a model file in, an untrained but whole policy bundle out, for the tests beside this."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
 from vla_policy.checkpoint import Bundle
 from vla_policy.contract import RobotContract, load_contract
 from vla_policy.errors import ConfigError
@@ -57,7 +56,8 @@ def bundle(**changes: object) -> Bundle:
     return Bundle(model=live_model(file, contract, tokenizer.vocabulary_size), file=file, contract=contract,
                   state_normalizer=Normalizer.fit(rng.normal(size=(50, len(state_names))), state_names),
                   action_normalizer=Normalizer.fit(rng.normal(0, 0.01, (50, 6)), contract.action_names[:6]),
-                  tokenizer=tokenizer, provenance={"command": "none"}, instructions={"lift_red": SENTENCES[:1]})
+                  tokenizer=tokenizer, provenance={"command": "none"},
+                  instructions={"lift_red": SENTENCES[:1]})
 
 
 def observation(index: int) -> Observation:

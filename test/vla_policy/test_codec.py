@@ -1,11 +1,10 @@
-"""Chunks in; out: contract units and back, a gripper with hysteresis, and a refusal of numbers that are none."""
+"""Chunks in; out: contract units and back, a gripper with hysteresis, and a refusal of NaN."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from policies import tabletop
-
 from vla_policy.action.codec import ActionCodec
 from vla_policy.errors import ActionError, BundleError
 from vla_policy.normalizer import Normalizer

@@ -19,6 +19,7 @@ print(",".join(sorted(name for name in sys.modules if name.split(".")[0].startsw
 
 
 def test_the_library_imports_no_ros() -> None:
-    done = subprocess.run([sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, timeout=120,
+                          check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == ""

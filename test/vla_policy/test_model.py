@@ -1,4 +1,4 @@
-"""Images, states and sentences in; out: streaming equals windowed, padding changes nothing, and gradients reach every weight."""
+"""Images, states and sentences in; out: streaming equals windowed, padding is harmless, gradients flow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 import torch
 from policies import SENTENCES, live_model, model_file, tabletop
 from torch import Tensor, nn
-
 from vla_policy.model.backbones.base import Backbone, ImageProcessor
 from vla_policy.model.config import ModelConfig
 from vla_policy.model.tokenizer import Tokenizer
@@ -139,10 +138,11 @@ def test_pointing_uses_the_sentence(model: VLAModel, inputs: Inputs) -> None:
     assert not torch.allclose(model.ground(images[:, 0], state[:, 0], ids.flip(0), mask.flip(0)), places)
 
 
-@pytest.mark.parametrize("images", [torch.zeros(1, 2, 16, 16, 3, dtype=torch.uint8), torch.zeros(1, 2, 32, 32, 3)])
+@pytest.mark.parametrize("images", [torch.zeros(1, 2, 16, 16, 3, dtype=torch.uint8),
+                                    torch.zeros(1, 2, 32, 32, 3)])
 def test_wrong_images_are_refused(model: VLAModel, images: Tensor) -> None:
     with pytest.raises(ValueError, match=r"expected torch.uint8 \(..., 32, 32, 3\)"):
-        model.encode_frame(images, torch.zeros(1, STATE), torch.zeros(1, 1, 32), torch.ones(1, 1, dtype=torch.bool))
+        model.encode_frame(images, torch.zeros(1, STATE), torch.zeros(1, 1, 32), torch.ones(1, 1).bool())
 
 
 def test_pixels_are_scaled_channel_by_channel() -> None:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 from policies import CONFIG, model_file, tabletop
-
 from vla_policy.errors import ConfigError, ContractError
 from vla_policy.model.config import load_model_file
 from vla_policy.model.vla import build_model
 
-SEED_SCHEMA = {"model": {"backbone": "tiny", "action_head": "lstm", "history_length": 16, "action_chunk_size": 10},
-               "training": {"batch_size": 128, "learning_rate": 1e-4, "epochs": 5, "warmup_ratio": 0.25}}
+SEED_SCHEMA = {
+    "model": {"backbone": "tiny", "action_head": "lstm", "history_length": 16, "action_chunk_size": 10},
+    "training": {"batch_size": 128, "learning_rate": 1e-4, "epochs": 5, "warmup_ratio": 0.25},
+}
 
 
 @pytest.mark.parametrize("path", sorted((CONFIG / "models").glob("*.yaml")), ids=lambda path: path.stem)

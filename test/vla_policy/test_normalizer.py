@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from vla_policy.errors import BundleError
 from vla_policy.normalizer import Normalizer
 
@@ -25,8 +24,8 @@ def test_range_is_the_first_to_the_ninety_ninth_percentile(normalizer: Normalize
     assert normalizer.low == pytest.approx((-0.96, 0.1))
     assert normalizer.high == pytest.approx((2.96, 9.9))
     assert normalizer.mean == pytest.approx((1.0, 5.0))
-    np.testing.assert_allclose(normalizer.apply([[-0.96, 0.1], [2.96, 9.9], [1.0, 5.0]]), [[-1, -1], [1, 1], [0, 0]],
-                               atol=1e-6)
+    normalised = normalizer.apply([[-0.96, 0.1], [2.96, 9.9], [1.0, 5.0]])
+    np.testing.assert_allclose(normalised, [[-1, -1], [1, 1], [0, 0]], atol=1e-6)
 
 
 def test_wild_samples_do_not_set_the_scale_and_are_clipped() -> None:
@@ -69,7 +68,8 @@ def test_unknown_key_in_the_file_names_the_nearest(normalizer: Normalizer, tmp_p
 
 
 @pytest.mark.parametrize(("values", "match"), [
-    (np.zeros((0, 2)), "T >= 1"), (np.zeros((5, 3)), r"expected \(T, 2\)"), (np.full((5, 2), np.nan), "row 0 is not finite")])
+    (np.zeros((0, 2)), "T >= 1"), (np.zeros((5, 3)), r"expected \(T, 2\)"),
+    (np.full((5, 2), np.nan), "row 0 is not finite")])
 def test_bad_data_is_refused(values: np.ndarray, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         Normalizer.fit(values, NAMES)

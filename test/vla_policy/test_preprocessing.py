@@ -1,4 +1,4 @@
-"""Images and observations in; out: the model's image size by area mean, and the proprioception vector with its names."""
+"""Images and observations in; out: images at the model's size, and the proprioception vector with names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 from policies import observation, tabletop
-
 from vla_policy.errors import ContractError, ObservationError
 from vla_policy.observation.proprioception import proprioception, proprioception_names, rotation_6d
 from vla_policy.observation.resize import resize_image
@@ -43,9 +42,11 @@ def test_wrong_kinds_of_image_are_refused(image: np.ndarray) -> None:
 
 def test_rotation_is_the_first_two_columns_of_the_matrix() -> None:
     quarter_turn_about_z = np.array([0, 0, np.sin(np.pi / 4), np.cos(np.pi / 4)])
-    np.testing.assert_allclose(rotation_6d(Pose(np.zeros(3), quarter_turn_about_z)), [0, 1, 0, -1, 0, 0], atol=1e-12)
+    turned = rotation_6d(Pose(np.zeros(3), quarter_turn_about_z))
+    np.testing.assert_allclose(turned, [0, 1, 0, -1, 0, 0], atol=1e-12)
     quarter_turn_about_x = np.array([np.sin(np.pi / 4), 0, 0, np.cos(np.pi / 4)])
-    np.testing.assert_allclose(rotation_6d(Pose(np.zeros(3), quarter_turn_about_x)), [1, 0, 0, 0, 0, 1], atol=1e-12)
+    turned = rotation_6d(Pose(np.zeros(3), quarter_turn_about_x))
+    np.testing.assert_allclose(turned, [1, 0, 0, 0, 0, 1], atol=1e-12)
 
 
 def test_proprioception_is_position_rotation_and_named_joints() -> None:

@@ -1,8 +1,9 @@
-"""A trained policy in, one folder out, and back: everything a policy needs to run anywhere, checked file by file.
+"""A trained policy in, one folder out, and back: all that a policy needs to run anywhere.
 
     model.safetensors  config.yaml  normalizer.json  contract.yaml  tokenizer.json  manifest.json
 
-manifest.json holds the sha256 of every other file. Nothing in a bundle is executed when it is loaded: no pickle.
+manifest.json holds the sha256 of every other file, which loading checks. There is no pickle in a bundle, so
+loading executes nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ FILES = (WEIGHTS, CONFIG, NORMALIZER, CONTRACT, TOKENIZER)
 
 
 class Manifest(StrictModel):
-    """What a bundle is. files: name -> sha256. provenance: how it was made. instructions: task -> sentences it was trained on."""
+    """What a bundle is.
+
+    files: name -> sha256. provenance: how it was made. instructions: task -> sentences it was trained on.
+    """
 
     format: str
     files: dict[str, str]
@@ -55,7 +59,7 @@ class Normalizers(StrictModel):
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A policy in parts. `file` is the model file it was trained from, `contract` the robot it was trained for."""
+    """A policy in parts. `file`: the model file it was trained from. `contract`: the robot it is for."""
 
     model: VLAModel
     file: ModelFile
@@ -73,9 +77,10 @@ class Bundle:
 
 
 def save_bundle(folder: Path | str, bundle: Bundle) -> None:
-    """Write `bundle` to `folder`, replacing an older bundle there; a crash leaves the old one or the new one, never half of one.
+    """Write `bundle` to `folder`, replacing an older bundle there. A crash never leaves half a bundle.
 
-    Raises: BundleError where `folder` holds something else, or where the normalisers are not those of the contract's columns.
+    Raises: BundleError where `folder` holds something else, or where the normalisers are not those of the
+    contract's columns.
     """
     folder = Path(folder)
     if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
@@ -120,17 +125,20 @@ def load_bundle(folder: Path | str, device: str = "cpu") -> Bundle:
 def check_fits(bundle: RobotContract, robot: RobotContract, config: ModelConfig) -> None:
     """Refuse a robot that a policy was not trained for.
 
-    bundle: the contract in the bundle. robot: the one of the robot at hand. Raises: ContractError with both values side by
-    side for every difference in actions, rate, frames, pose, and the cameras and joints that the model uses.
+    bundle: the contract in the bundle. robot: the one of the robot at hand. Raises: ContractError with both
+    values side by side for every difference in actions, rate, frames, pose, and the cameras and joints that
+    the model uses.
     """
-    differences = [f"{what}: bundle {ours}, robot {theirs}" for what, ours, theirs in _compared(bundle, robot, config)
-                   if ours != theirs]
+    differences = [f"{what}: bundle {ours}, robot {theirs}"
+                   for what, ours, theirs in _compared(bundle, robot, config) if ours != theirs]
     if differences:
         raise ContractError(f"the policy does not fit robot '{robot.name}' (trained for '{bundle.name}'): "
-                            + "; ".join(differences) + "; choose another policy, or correct the robot's contract")
+                            + "; ".join(differences) + "; choose another policy, or correct the robot's "
+                                                       "contract")
 
 
-def _compared(bundle: RobotContract, robot: RobotContract, config: ModelConfig) -> Iterator[tuple[str, Any, Any]]:
+def _compared(bundle: RobotContract, robot: RobotContract,
+              config: ModelConfig) -> Iterator[tuple[str, Any, Any]]:
     """What must agree: (name, value in the bundle, value of the robot)."""
     yield "action kind", str(bundle.action.kind), str(robot.action.kind)
     yield "action names", list(bundle.action_names), list(robot.action_names)
@@ -141,7 +149,8 @@ def _compared(bundle: RobotContract, robot: RobotContract, config: ModelConfig) 
     if config.proprioception:
         yield "pose", "yes" if bundle.pose else "no", "yes" if robot.pose else "no"
         for name in config.proprioception_joints:
-            yield f"joint '{name}'", "yes", "yes" if name in robot.joints.names else f"no, has {list(robot.joints.names)}"
+            theirs = "yes" if name in robot.joints.names else f"no, has {list(robot.joints.names)}"
+            yield f"joint '{name}'", "yes", theirs
     for name in config.cameras:
         yield f"camera '{name}'", _camera_size(bundle, name), _camera_size(robot, name)
 
@@ -165,7 +174,10 @@ def _json(part: StrictModel) -> str:
 
 
 def _replace(fresh: Path, folder: Path) -> None:
-    """Put `fresh` where `folder` is. A folder that is not empty cannot be renamed over, so the old one steps aside first."""
+    """Put `fresh` where `folder` is.
+
+    A folder that is not empty cannot be renamed over, so the old one steps aside first.
+    """
     if not folder.exists():
         os.rename(fresh, folder)
         return
@@ -193,20 +205,24 @@ def _checked_manifest(folder: Path) -> Manifest:
     for name in FILES:
         expected, got = manifest.files.get(name), _sha256(folder / name)
         if got != expected:
-            raise BundleError(f"{folder / name}: truncated or altered: got {(folder / name).stat().st_size} bytes with "
-                              f"sha256 {got}, expected sha256 {expected}; copy the bundle again from where it was made")
+            raise BundleError(f"{folder / name}: truncated or altered: got {(folder / name).stat().st_size} "
+                              f"bytes with sha256 {got}, expected sha256 {expected}; copy the bundle again "
+                              "from where it was made")
     return manifest
 
 
-def _check_columns(where: str, config: ModelConfig, contract: RobotContract, normalizers: Normalizers) -> None:
-    expected = {"action": contract.action_names[: len(contract.action_names) - (contract.action.gripper is not None)],
-                "state": proprioception_names(contract, config.proprioception_joints) if config.proprioception else None}
-    for part, names in expected.items():
-        normalizer = getattr(normalizers, part)
+def _check_columns(where: str, config: ModelConfig, contract: RobotContract,
+                   normalizers: Normalizers) -> None:
+    joints = config.proprioception_joints
+    state_names = proprioception_names(contract, joints) if config.proprioception else None
+    arm_names = contract.action_names[:-1] if contract.action.gripper else contract.action_names
+    for part, normalizer, names in (("state", normalizers.state, state_names),
+                                    ("action", normalizers.action, arm_names)):
         got = normalizer.names if normalizer else None
         if got != names:
-            raise BundleError(f"{where}: the {part} normaliser has columns {got}, expected {names} by the contract and the "
-                              "model's configuration; fit it on these columns, or copy the bundle again")
+            raise BundleError(f"{where}: the {part} normaliser has columns {got}, expected {names} by the "
+                              "contract and the model's configuration; fit it on these columns, or copy the "
+                              "bundle again")
 
 
 def _load_weights(model: VLAModel, path: Path) -> None:
@@ -217,8 +233,8 @@ def _load_weights(model: VLAModel, path: Path) -> None:
                           "these files are not of one training: copy the bundle again") from None
     if missing or unexpected:
         raise BundleError(f"{path}: the weights do not fit {CONFIG}: missing {sorted(missing) or 'none'}, "
-                          f"not expected {sorted(unexpected) or 'none'}; these files are not of one training: copy the "
-                          "bundle again")
+                          f"not expected {sorted(unexpected) or 'none'}; these files are not of one "
+                          "training: copy the bundle again")
     finite = all(torch.isfinite(value).all() for value in model.state_dict().values())
     if not finite:
         raise BundleError(f"{path}: some weights are not finite; the training diverged: train again")

@@ -1,7 +1,7 @@
-"""A model and frames in, actions out: where and how a model is run. Device, number type, threads; one place for speed.
+"""A model and frames in, actions out: on which device, in which number type, with how many threads.
 
-On a CPU one thread is used: with the simulator, cameras and guard beside it a second one makes the slow steps slower, and a
-fixed number of threads gives the same bits in every process of a machine.
+On a CPU one thread is used: with the simulator, cameras and guard beside it a second one makes the slow steps
+slower, and a fixed number of threads gives the same bits in every process of a machine.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ def choose_device(name: str) -> str:
 
 
 class Engine:
-    """Runs a VLAModel for one robot: numpy in, numpy out, except for the memory of a frame, which stays on the device."""
+    """Runs a VLAModel for one robot: numpy in and out; only the memory of a frame stays on the device."""
 
-    def __init__(self, model: VLAModel, device: str = "cpu", dtype: Literal["float32", "bfloat16"] = "float32") -> None:
-        """device: as `choose_device` gives it. dtype: bfloat16 runs the layers that bear it in half the width."""
+    def __init__(self, model: VLAModel, device: str = "cpu",
+                 dtype: Literal["float32", "bfloat16"] = "float32") -> None:
+        """device: as `choose_device` gives it. dtype: bfloat16 by autocast, where a layer bears it."""
         self.model = model.to(device).eval()
         self.device = torch.device(device)
         self.half = dtype == "bfloat16"
@@ -66,7 +67,7 @@ class Engine:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        """No gradients, the number type, and the number of threads, which is given back afterwards to whoever trains here."""
+        """No gradients, the number type, and the number of threads, which whoever trains here gets back."""
         threads = torch.get_num_threads()
         fixed = self.device.type == "cpu" and threads != CPU_THREADS
         if fixed:

@@ -1,7 +1,7 @@
 """Recorded values in, a Normalizer out; contract units in, numbers in [-1, 1] out, and back.
 
-The range of each dimension is its 1st to 99th percentile, so that a few wild samples do not set the scale (RoboVLMs,
-https://arxiv.org/abs/2412.14058).
+The range of each dimension is its 1st to 99th percentile, so that a few wild samples do not set the scale
+(RoboVLMs, https://arxiv.org/abs/2412.14058).
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ Numbers = tuple[float, ...]
 
 
 class Normalizer(StrictModel):
-    """Per-dimension scaling to [-1, 1]. A dimension narrower than `min_span` counts as constant: it becomes 0, and its centre again.
+    """Scales each dimension to [-1, 1]. One narrower than `min_span` is constant: 0, and its centre again.
 
-    names: of the F dimensions. low, high: 1st and 99th percentile. mean, std: for the reader; all in the units of the data.
+    names: of the F dimensions. low, high: 1st and 99th percentile. mean, std: for the reader; all in the
+    units of the data.
     """
 
     names: tuple[str, ...]
@@ -37,7 +38,8 @@ class Normalizer(StrictModel):
     def _consistent(self) -> Normalizer:
         for field in ("low", "high", "mean", "std"):
             if len(getattr(self, field)) != self.size:
-                raise ValueError(f"{field}: got {len(getattr(self, field))} values, expected {self.size}, one per name")
+                raise ValueError(f"{field}: got {len(getattr(self, field))} values, expected {self.size}, "
+                                 "one per name")
         for name, low, high in zip(self.names, self.low, self.high, strict=True):
             if low > high:
                 raise ValueError(f"{name}: got low {low} above high {high}; fit the normaliser again")
@@ -45,11 +47,14 @@ class Normalizer(StrictModel):
 
     @classmethod
     def fit(cls, values: ArrayLike, names: tuple[str, ...], min_span: float = 1e-3) -> Normalizer:
-        """Statistics of values (T, F). Raises: ValueError for another shape, no rows, or numbers that are not finite."""
+        """Statistics of values (T, F).
+
+        Raises: ValueError for another shape, no rows, or numbers that are not finite.
+        """
         values = np.asarray(values, np.float64)
         if values.ndim != 2 or len(values) == 0 or values.shape[1] != len(names):
-            raise ValueError(f"values: got shape {values.shape}, expected (T, {len(names)}) with T >= 1, one column per "
-                             f"name {list(names)}")
+            raise ValueError(f"values: got shape {values.shape}, expected (T, {len(names)}) with T >= 1, one "
+                             f"column per name {list(names)}")
         if not np.isfinite(values).all():
             raise ValueError(f"values: row {int(np.argwhere(~np.isfinite(values))[0, 0])} is not finite; "
                              "remove it from the dataset")

@@ -1,4 +1,4 @@
-"""An instruction and observations in, action chunks out: the policy that drives a robot, a simulator or an evaluation."""
+"""An instruction and observations in, action chunks out: what drives a robot, a simulator, an evaluation."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ WARM_UP_STEPS = 3
 
 
 class Policy:
-    """One policy for one robot. `reset` begins a run; `step` is called every `period_ns` with a new observation.
+    """One policy for one robot. `reset` begins a run; `step` wants a new observation every `period_ns`.
 
-    The same instruction and observations give the same bits in every process of a machine (see `vla_policy.engine`).
+    The same instruction and observations give the same bits in every process of a machine (see
+    `vla_policy.engine`).
     timings: duration of the parts of the last step [ms].
     """
 
@@ -49,7 +50,10 @@ class Policy:
 
     @classmethod
     def load(cls, bundle_dir: Path | str, device: str = "auto", robot: RobotContract | None = None) -> Policy:
-        """The policy in a bundle folder. device: auto, cpu or cuda. Raises: BundleError, ContractError, ConfigError."""
+        """The policy in a bundle folder. device: auto, cpu or cuda.
+
+        Raises: BundleError, ContractError, ConfigError.
+        """
         return cls(load_bundle(bundle_dir), device, robot)
 
     @property
@@ -58,11 +62,14 @@ class Policy:
         return len(self._history)
 
     def check_instruction(self, text: str) -> None:
-        """Raises: InstructionError naming the words that the policy does not know, and the nearest it does."""
+        """Raises: InstructionError naming the words that the policy does not know, and the nearest ones."""
         self.bundle.tokenizer.encode(text, self.config.text_length)
 
     def reset(self, instruction: str) -> None:
-        """Begin a run: forget what was seen, keep `instruction` in mind. Raises: InstructionError; then no run has begun."""
+        """Begin a run: forget what was seen, keep `instruction` in mind.
+
+        Raises: InstructionError; then no run has begun.
+        """
         self._instruction = ""
         ids, mask = self.bundle.tokenizer.encode(instruction, self.config.text_length)
         self._engine.set_instruction(ids[mask], mask[mask])
@@ -74,10 +81,12 @@ class Policy:
         """The actions to take from this observation on, `execute_rows` of them until the next step.
 
         The frame is encoded once and joins the last `history_length` ones, on which the head acts.
-        Raises: InstructionError before a reset, ObservationError for a wrong observation, ActionError for a wrong output.
+        Raises: InstructionError before a reset, ObservationError for a wrong observation, ActionError for a
+        wrong output.
         """
         if not self._instruction:
-            raise InstructionError("instruction: got none, expected one before the first step; call reset(instruction)")
+            raise InstructionError("instruction: got none, expected one before the first step; call "
+                                   "reset(instruction)")
         started = perf_counter()
         images, state = self._images(observation), self._state(observation)
         prepared = perf_counter()
@@ -88,10 +97,14 @@ class Policy:
         if self._codec.has_gripper:
             self._gripper = float(values[self.execute_rows - 1, -1])
         self._time(started, prepared, computed, perf_counter())
-        return ActionChunk(observation.stamp_ns, self.contract.action_dt_ns, values, self.execute_rows, run_id)
+        dt_ns = self.contract.action_dt_ns
+        return ActionChunk(observation.stamp_ns, dt_ns, values, self.execute_rows, run_id)
 
     def warm_up(self) -> None:
-        """A few steps on a made-up observation, so that the first real one is not slower. Ends the run, if there is one."""
+        """A few steps on a made-up observation, so that the first real one is not slower.
+
+        Ends the run, if there is one.
+        """
         self._engine.set_instruction(np.zeros(1, np.int64), np.ones(1, np.bool_))
         self._instruction = "warm-up"
         for _ in range(WARM_UP_STEPS):
@@ -105,9 +118,10 @@ class Policy:
             camera, image = self.contract.cameras[name], observation.images.get(name)
             if image is None or image.shape != (camera.height, camera.width, 3) or image.dtype != np.uint8:
                 got = "none" if image is None else f"{image.dtype} {image.shape}"
-                raise ObservationError(f"camera '{name}' at {observation.stamp_ns} ns: got {got}, expected uint8 "
-                                       f"{(camera.height, camera.width, 3)} RGB; check {camera.topic}")
-        return np.stack([resize_image(observation.images[name], self.config.image_size) for name in self.config.cameras])
+                raise ObservationError(f"camera '{name}' at {observation.stamp_ns} ns: got {got}, expected "
+                                       f"uint8 {(camera.height, camera.width, 3)} RGB; check {camera.topic}")
+        size = self.config.image_size
+        return np.stack([resize_image(observation.images[name], size) for name in self.config.cameras])
 
     def _state(self, observation: Observation) -> NDArray[np.float32]:
         """float32 (P,): normalised proprioception."""

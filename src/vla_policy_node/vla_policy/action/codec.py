@@ -1,6 +1,7 @@
-"""A model's normalised chunk in, rows in contract units out, and back for training. The gripper goes its own way.
+"""A model's normalised chunk in, rows in contract units out, and back for training.
 
-The gripper is a probability, never un-normalised: it changes state only when the probability passes one half by the hysteresis.
+The gripper is a probability, never un-normalised: it changes state only when the probability passes one half
+by the hysteresis.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ class ActionCodec:
         self.names = contract.action_names
         self.arm_size = len(self.names) - self.has_gripper
         if normalizer.names != self.names[: self.arm_size]:
-            raise BundleError(f"action normalizer: got columns {list(normalizer.names)}, expected the arm columns of "
-                              f"contract '{contract.name}' {list(self.names[: self.arm_size])}; train for this robot")
+            raise BundleError(f"action normalizer: got columns {list(normalizer.names)}, expected the arm "
+                              f"columns of contract '{contract.name}' {list(self.names[: self.arm_size])}; "
+                              "train for this robot")
         self.normalizer = normalizer
         self.hysteresis = hysteresis
 
     def encode(self, values: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Rows (..., A) in contract units -> arm targets (..., arm_size) in [-1, 1] and gripper targets (...) in [0, 1]."""
+        """Rows (..., A) in contract units -> arm (..., arm_size) in [-1, 1] and gripper (...) in [0, 1]."""
         values = np.asarray(values, np.float64)
         gripper = np.clip(values[..., -1], 0.0, 1.0).astype(np.float32) if self.has_gripper else None
         return self.normalizer.apply(values[..., : self.arm_size]), gripper
@@ -40,8 +42,9 @@ class ActionCodec:
                gripper_before: float | None) -> NDArray[np.float64]:
         """A normalised chunk -> float64 (K, A) in contract units.
 
-        arm: (K, arm_size). gripper_logits: (K,), positive is open, or None without a gripper. gripper_before: 0 or 1, its
-        state before the first row; None where unknown. Raises: ActionError for numbers that are not finite.
+        arm: (K, arm_size). gripper_logits: (K,), positive is open, or None without a gripper. gripper_before:
+        0 or 1, its state before the first row; None where unknown. Raises: ActionError for numbers that are
+        not finite.
         """
         self._check_finite(arm, gripper_logits)
         rows = self.normalizer.invert(arm)
@@ -65,5 +68,6 @@ class ActionCodec:
         bad = np.argwhere(~np.isfinite(columns))
         if len(bad):
             row, column = bad[0]
-            raise ActionError(f"action chunk: row {row}, column '{self.names[column]}' is {columns[row, column]}, "
-                              "expected a number; nothing is sent; check the observation and the bundle's weights")
+            raise ActionError(f"action chunk: row {row}, column '{self.names[column]}' is "
+                              f"{columns[row, column]}, expected a number; nothing is sent; check the "
+                              "observation and the bundle's weights")

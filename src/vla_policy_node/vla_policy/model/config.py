@@ -1,4 +1,4 @@
-"""A model file (YAML or JSON) in, a ModelFile out: which backbone, formulation and head, what they see and how far ahead they act.
+"""A model file (YAML or JSON) in, a ModelFile out: the parts of a policy, what they see, how far they plan.
 
     {"model": {"backbone": "tiny", "action_head": "lstm", "history_length": 8, "action_chunk_size": 8},
      "training": {"batch_size": 32, "learning_rate": 1e-3, "epochs": 5, "warmup_ratio": 0.05}}
@@ -23,7 +23,8 @@ class ModelConfig(StrictModel):
 
     history_length: frames W the policy looks back on, `execute_rows` control rows apart.
     action_chunk_size: rows K it predicts. execute_rows: rows after which it is asked again.
-    cameras: names from the robot contract, in the order the model sees them. image_size: side of its square images [px].
+    cameras: names from the robot contract, in the order the model sees them. image_size: side of its square
+    images [px].
     text_length: most tokens of an instruction. proprioception_joints: joints it feels beside the tool pose.
     gripper_hysteresis: how far past one half the gripper's probability must go to change its state.
     backbone_options, head_options: validated by the `Options` of the chosen class.
@@ -61,8 +62,8 @@ class ModelConfig(StrictModel):
         if len(set(self.cameras)) != len(self.cameras):
             raise ConfigError(f"cameras: got {list(self.cameras)}, expected each camera once")
         if self.proprioception_joints and not self.proprioception:
-            raise ConfigError(f"proprioception_joints: got {list(self.proprioception_joints)} with proprioception "
-                              "false; set it true, or name no joints")
+            raise ConfigError(f"proprioception_joints: got {list(self.proprioception_joints)} with "
+                              "proprioception false; set it true, or name no joints")
         return self
 
 

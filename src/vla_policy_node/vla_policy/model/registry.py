@@ -1,4 +1,4 @@
-"""A name from a model file in, the class it stands for out. A new backbone, formulation or head is one line here.
+"""A name from a model file in, the class it stands for out. A new one is one line here.
 
 The classes are named by their import path, so that a choice imports only what it needs.
 """
@@ -24,7 +24,10 @@ HEADS = {
 
 
 def resolve(registry: Mapping[str, str], name: str, what: str) -> Any:
-    """The class called `name`; `what` is the config key that asks for it. Raises: ConfigError naming the nearest."""
+    """The class called `name`; `what` is the config key that asks for it.
+
+    Raises: ConfigError naming the nearest.
+    """
     if name not in registry:
         raise ConfigError(f"model.{what}: got '{name}'; {nearest(name, registry)}")
     module, _, attribute = registry[name].partition(":")

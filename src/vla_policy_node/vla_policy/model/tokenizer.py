@@ -1,4 +1,7 @@
-"""An instruction in, token ids out. The vocabulary is closed: a word that training never saw is refused, not guessed at."""
+"""An instruction in, token ids out.
+
+The vocabulary is closed: a word that training never saw is refused, not guessed at.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ class Tokenizer:
         core.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
         core.pre_tokenizer = pre_tokenizers.Whitespace()
         words = sorted({word for sentence in sentences for word in cls._split(core, sentence)})
-        core.model = WordLevel({word: index for index, word in enumerate([PAD, UNKNOWN, *words])}, unk_token=UNKNOWN)
+        vocabulary = {word: index for index, word in enumerate([PAD, UNKNOWN, *words])}
+        core.model = WordLevel(vocabulary, unk_token=UNKNOWN)
         return cls(core)
 
     @classmethod
@@ -39,7 +43,8 @@ class Tokenizer:
         try:
             return cls(tokenizers.Tokenizer.from_file(str(path)))
         except Exception as problem:  # the library raises bare Exception
-            raise BundleError(f"{path}: not a tokenizer: {problem}; take the file from a whole bundle") from None
+            raise BundleError(f"{path}: not a tokenizer: {problem}; take the file from a whole "
+                              "bundle") from None
 
     def save(self, path: Path | str) -> None:
         """Write a tokenizer.json."""
@@ -60,8 +65,8 @@ class Tokenizer:
             raise InstructionError(f"instruction: got '{text}', expected words; say what to do")
         self._refuse_unknown(text, encoding)
         if len(encoding.ids) > length:
-            raise InstructionError(f"instruction: got {len(encoding.ids)} tokens in '{text}', expected at most {length}; "
-                                   "say it shorter")
+            raise InstructionError(f"instruction: got {len(encoding.ids)} tokens in '{text}', expected at "
+                                   f"most {length}; say it shorter")
         ids, mask = np.zeros(length, np.int64), np.zeros(length, np.bool_)
         ids[: len(encoding.ids)], mask[: len(encoding.ids)] = encoding.ids, True
         return ids, mask
@@ -78,7 +83,8 @@ class Tokenizer:
         unknown = [text[start:end].lower() for index, (start, end) in places if index == self._unknown_id]
         known = sorted(set(self._core.get_vocab()) - {PAD, UNKNOWN})
         hints = "; ".join(f"'{word}': {nearest(word, known)}" for word in dict.fromkeys(unknown))
-        raise InstructionError(f"instruction: '{text}' has words that the policy was never trained on: {hints}")
+        raise InstructionError(f"instruction: '{text}' has words that the policy was never trained on: "
+                               f"{hints}")
 
     @staticmethod
     def _split(core: tokenizers.Tokenizer, sentence: str) -> list[str]:

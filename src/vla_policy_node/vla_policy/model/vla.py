@@ -1,7 +1,8 @@
-"""Images, proprioception and an instruction in, action chunks out: backbone, formulation and head joined to one policy model.
+"""Images, proprioception and an instruction in, action chunks out: backbone, formulation and head joined.
 
-Shapes: B batch, W window (oldest frame first), V cameras, S image side, P state, L text, D width, K chunk, A arm dimensions.
-A window shorter than W is padded at its end: everything looks back only, so padding there changes no real frame.
+Shapes: B batch, W window (oldest frame first), V cameras, S image side, P state, L text, D width, K chunk,
+A arm dimensions. A window shorter than W is padded at its end: everything looks back only, so padding there
+changes no real frame.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class ModelOutput:
 class VLAModel(nn.Module):
     """A backbone with a formulation and an action head."""
 
-    def __init__(self, config: ModelConfig, shape: ActionShape, state_size: int, vocabulary_size: int) -> None:
+    def __init__(self, config: ModelConfig, shape: ActionShape, state_size: int,
+                 vocabulary_size: int) -> None:
         super().__init__()
         self.config = config
         self.backbone = resolve(BACKBONES, config.backbone, "backbone").create(config, vocabulary_size)
@@ -47,7 +49,7 @@ class VLAModel(nn.Module):
 
     def forward(self, images_BWVSS3: Tensor, state_BWP: Tensor, text_ids_BL: Tensor,
                 text_mask_BL: Tensor) -> ModelOutput:
-        """Actions for every frame of the windows. images: uint8; state: normalised; mask: True where text is."""
+        """Actions for every frame. images: uint8; state: normalised; text_mask: True where text is."""
         batch, window = images_BWVSS3.shape[:2]
         text_BLD = self.embed_text(text_ids_BL).repeat_interleave(window, 0)
         mask_BL = text_mask_BL.repeat_interleave(window, 0)
@@ -56,7 +58,8 @@ class VLAModel(nn.Module):
         arm_BWKA, gripper_BWK = self.head(features_BWD)
         return ModelOutput(arm_BWKA, gripper_BWK, self.grounding(features_BWD).float())
 
-    def ground(self, images_BVSS3: Tensor, state_BP: Tensor, text_ids_BL: Tensor, text_mask_BL: Tensor) -> Tensor:
+    def ground(self, images_BVSS3: Tensor, state_BP: Tensor, text_ids_BL: Tensor,
+               text_mask_BL: Tensor) -> Tensor:
         """Where the thing that each sentence names is, (B, 3), from single frames."""
         memory = self.encode_frame(images_BVSS3, state_BP, self.embed_text(text_ids_BL), text_mask_BL)
         return self.grounding(self.formulation.features(memory[:, None]))[:, 0].float()
@@ -65,7 +68,8 @@ class VLAModel(nn.Module):
         """Word embeddings, (B, L, D); the same for a whole run."""
         return self.backbone.word_embedding(text_ids_BL)
 
-    def encode_frame(self, images_BVSS3: Tensor, state_BP: Tensor, text_BLD: Tensor, text_mask_BL: Tensor) -> Tensor:
+    def encode_frame(self, images_BVSS3: Tensor, state_BP: Tensor, text_BLD: Tensor,
+                     text_mask_BL: Tensor) -> Tensor:
         """What the formulation keeps of each frame; the policy encodes a frame once and keeps the last W."""
         pixels_BV3SS = self.backbone.image_processor(images_BVSS3)
         return self.formulation.encode_frame(self.backbone, pixels_BV3SS, state_BP, text_BLD, text_mask_BL)
@@ -83,8 +87,8 @@ def build_model(config: ModelConfig, contract: RobotContract, vocabulary_size: i
     """
     for name in config.cameras:
         if name not in contract.cameras:
-            raise ContractError(f"cameras: the model looks at '{name}', which contract '{contract.name}' lacks; "
-                                f"{nearest(name, contract.cameras)}")
+            raise ContractError(f"cameras: the model looks at '{name}', which contract '{contract.name}' "
+                                f"lacks; {nearest(name, contract.cameras)}")
     has_gripper = contract.action.gripper is not None
     shape = ActionShape(len(contract.action_names) - has_gripper, config.action_chunk_size, has_gripper)
     names = proprioception_names(contract, config.proprioception_joints) if config.proprioception else ()

@@ -1,10 +1,11 @@
 """Images and word embeddings in, one hidden state per query token out: the few faces every backbone shows.
 
-A new backbone is a subclass of about 30 lines: `create` builds or loads the model, the properties say where its parts are, and
-`encode_image` turns pixels into visual tokens. Where image tokens do not simply stand before the text (cross-attention,
-encoder-decoder) it replaces `fuse`.
+A new backbone is a subclass of about 30 lines: `create` builds or loads the model, the properties say where
+its parts are, and `encode_image` turns pixels into visual tokens. Where image tokens do not simply stand
+before the text (cross-attention, encoder-decoder) it replaces `fuse`.
 
-Shapes: B batch, V cameras, M images, S image side, N visual tokens of all cameras, L text tokens, Q queries, D width.
+Shapes: B batch, V cameras, M images, S image side, N visual tokens of all cameras, L text tokens, Q queries,
+D width.
 """
 
 from __future__ import annotations
@@ -21,18 +22,23 @@ from vla_policy.strict import StrictModel
 
 @dataclass(frozen=True, slots=True)
 class ImageProcessor:
-    """Scales pixels as the vision tower was trained: (value / 255 - mean) / std per channel. `size`: image side [px]."""
+    """Scales pixels as the vision tower knows them: (value / 255 - mean) / std. `size`: image side [px]."""
 
     size: int
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 (..., S, S, 3), RGB -> float32 (..., 3, S, S). Raises: ValueError for another size or dtype."""
+        """uint8 (..., S, S, 3), RGB -> float32 (..., 3, S, S).
+
+        Raises: ValueError for another size or dtype.
+        """
         if images.dtype != torch.uint8 or images.shape[-3:] != (self.size, self.size, 3):
             raise ValueError(f"images: got {images.dtype} {tuple(images.shape)}, expected torch.uint8 "
-                             f"(..., {self.size}, {self.size}, 3); use vla_policy.observation.resize.resize_image")
-        mean, std = (torch.tensor(value, device=images.device)[:, None, None] * 255 for value in (self.mean, self.std))
+                             f"(..., {self.size}, {self.size}, 3); use "
+                             "vla_policy.observation.resize.resize_image")
+        mean, std = (255 * torch.tensor(value, device=images.device)[:, None, None]
+                     for value in (self.mean, self.std))
         # Planes first: subtracting from whole planes is several times faster than from interleaved pixels.
         return images.movedim(-1, -3).contiguous().float().sub_(mean).div_(std)
 
@@ -100,5 +106,6 @@ class Backbone(nn.Module, ABC):
         mask = torch.cat([text_mask_BL.new_ones(visual_BND.shape[:2]), text_mask_BL,
                           text_mask_BL.new_ones(queries_BQD.shape[:2])], 1).long()
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        hidden = self.text_tower(inputs_embeds=tokens, attention_mask=mask, position_ids=positions, use_cache=False)
-        return hidden.last_hidden_state[:, -queries_BQD.shape[1]:]
+        output = self.text_tower(inputs_embeds=tokens, attention_mask=mask, position_ids=positions,
+                                 use_cache=False)
+        return output.last_hidden_state[:, -queries_BQD.shape[1]:]

@@ -1,1 +1,3 @@
-"""How a window of frames becomes one feature per frame, one file each; `vla_policy.model.registry` names them."""
+"""How a window of frames becomes one feature per frame, one file each; `vla_policy.model.registry` names
+them.
+"""

@@ -1,5 +1,7 @@
-"""A frame in, one vector out; the head fuses the vectors of a window. The "policy head" formulation of RoboVLMs
-(https://arxiv.org/abs/2412.14058, section on history): every frame passes the backbone once, by itself.
+"""A frame in, one vector out; the head fuses the vectors of a window.
+
+The "policy head" formulation of RoboVLMs (https://arxiv.org/abs/2412.14058): every frame passes the backbone
+once, by itself.
 
 Shapes: B batch, W window, V cameras, S image side, P state, L text, D width.
 """

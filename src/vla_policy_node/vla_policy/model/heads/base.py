@@ -1,7 +1,7 @@
 """Features of a window in, a chunk of actions per frame out: what every action head shares.
 
-Shapes: B batch, W window, D width, K chunk, A arm dimensions. Heads look back only: the actions of frame w depend on
-frames 0..w.
+Shapes: B batch, W window, D width, K chunk, A arm dimensions. Heads look back only: the actions of frame w
+depend on frames 0..w.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vla_policy.strict import StrictModel
 
 @dataclass(frozen=True, slots=True)
 class ActionShape:
-    """The size of what a head predicts: `arm_size` columns, `chunk_size` rows, and whether there is a gripper."""
+    """What a head predicts: `chunk_size` rows of `arm_size` columns, and whether there is a gripper."""
 
     arm_size: int
     chunk_size: int
@@ -39,7 +39,7 @@ class ActionHead(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, features_BWD: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Normalised arm actions (B, W, K, A), gripper logits (B, W, K) where there is a gripper (positive: open)."""
+        """Normalised arm actions (B, W, K, A) and gripper logits (B, W, K), positive is open, or None."""
 
 
 class ChunkDecoder(nn.Module):

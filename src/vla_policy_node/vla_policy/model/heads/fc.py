@@ -29,8 +29,8 @@ class FcHead(ActionHead):
     def check(cls, config: ModelConfig) -> None:
         """A window would go unused: refuse it."""
         if config.history_length != 1:
-            raise ConfigError(f"action_head 'fc' reads one frame only: got history_length {config.history_length}, "
-                              "expected 1; set it to 1, or use action_head lstm")
+            raise ConfigError("action_head 'fc' reads one frame only: got history_length "
+                              f"{config.history_length}, expected 1; set it to 1, or use action_head lstm")
 
     def forward(self, features_BWD: Tensor) -> tuple[Tensor, Tensor | None]:
         return self.decoder(features_BWD)

@@ -1,7 +1,7 @@
-"""The features of a window in, a chunk of actions per frame out: an LSTM that adds what the past says to each frame's feature.
+"""The features of a window in, a chunk of actions per frame out: an LSTM adds what the past says to each.
 
-The recurrence starts from zero at the window's first frame. Its contribution starts at zero too, so that training begins with a
-policy that acts on the newest frame and learns what the past adds.
+The recurrence starts from zero at the window's first frame. Its contribution starts at zero too, so that
+training begins with a policy that acts on the newest frame and learns what the past adds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class LstmHead(ActionHead):
     """LSTM beside a skip connection, then a small perceptron."""
 
     class Options(StrictModel):
-        """hidden_size, layers: of the LSTM. dropout: on what the past adds. decoder_size: width of the perceptron."""
+        """hidden_size, layers: of the LSTM. dropout: on what it adds. decoder_size: of the perceptron."""
 
         hidden_size: Annotated[int, Field(ge=1)] = 128
         layers: Annotated[int, Field(ge=1)] = 1
