@@ -133,6 +133,13 @@ def test_a_ring_holds_no_more_than_it_may_need() -> None:
     assert caught.value.faults.keys() == {"camera", "joints"}
 
 
+def test_a_ring_keeps_what_a_late_channel_may_ask_for() -> None:
+    buffer = make_buffer()
+    push(buffer, "joints", 1300)
+    push(buffer, "camera", 1000, 1650)  # the next frame is already here, the joints of its instant are not
+    assert buffer.sample(1300 * MS).payloads == {"camera": "camera@1000", "joints": "joints@1300"}
+
+
 def test_wrong_use_is_refused() -> None:
     with pytest.raises(ObservationError, match="expected at least 1 channel"):
         ObservationBuffer([])
