@@ -29,9 +29,9 @@ def make_buffer(**options: float) -> ObservationBuffer:
     return ObservationBuffer([CAMERA, JOINTS], **options)
 
 
-def push(buffer: ObservationBuffer, channel: str, *stamps_ms: int) -> None:
+def push(buffer: ObservationBuffer, channel: str, *stamps_ms: int, now_ms: int = 10_000) -> None:
     for stamp in stamps_ms:
-        assert buffer.push(channel, stamp * MS, f"{channel}@{stamp}", now_ns=stamp * MS) is None
+        assert buffer.push(channel, stamp * MS, f"{channel}@{stamp}", now_ns=now_ms * MS) is None
 
 
 def test_channels_follow_the_contract() -> None:
@@ -87,8 +87,8 @@ def test_faults_name_channel_topic_age_and_limit() -> None:
 def test_a_bad_stamp_is_refused_counted_and_never_sampled(stamp_ms: int, reason: Reason, words: str) -> None:
     buffer = make_buffer()
     buffer.start_episode(500 * MS)
-    push(buffer, "camera", 900, 1000)
-    push(buffer, "joints", 1000)
+    push(buffer, "camera", 900, 1000, now_ms=1200)
+    push(buffer, "joints", 1000, now_ms=1200)
     rejection = buffer.push("camera", stamp_ms * MS, "bad", now_ns=1200 * MS)
     assert rejection is not None and rejection.reason is reason and rejection.channel == "camera"
     assert rejection.message.startswith("camera on /camera/image: ") and words in rejection.message
@@ -111,16 +111,17 @@ def test_an_episode_start_forgets_what_is_older_and_keeps_what_is_not() -> None:
     with pytest.raises(ObservationIncomplete) as caught:
         buffer.sample(1000 * MS)
     assert caught.value.faults.keys() == {"joints"}
-    assert buffer.push("joints", 999 * MS, "old", now_ns=S).reason is Reason.BEFORE_EPISODE
+    assert buffer.push("joints", 999 * MS, "old", now_ns=10 * S).reason is Reason.BEFORE_EPISODE
 
 
-def test_clear_lets_a_clock_begin_again() -> None:
+def test_a_clock_that_jumped_back_begins_again() -> None:
     buffer = make_buffer()
-    buffer.start_episode(5 * S)
-    push(buffer, "camera", 9000)
-    buffer.clear()
-    push(buffer, "camera", 50)
-    push(buffer, "joints", 50)
+    push(buffer, "camera", 9000, now_ms=9000)
+    push(buffer, "joints", 9000, now_ms=8900)  # within the tolerance
+    assert buffer.latest_complete_ns() == 9000 * MS
+    push(buffer, "camera", 50, now_ms=50)
+    assert buffer.latest_complete_ns() is None
+    push(buffer, "joints", 60, now_ms=60)
     assert buffer.latest_complete_ns() == 50 * MS
 
 
@@ -222,8 +223,8 @@ def compare(buffer: ObservationBuffer, model: NaiveBuffer, asof: int, start: int
 
 def test_threads_may_push_while_another_samples() -> None:
     buffer = make_buffer()
-    push(buffer, "camera", 1000)
-    push(buffer, "joints", 1000)
+    push(buffer, "camera", 1000, now_ms=1000)
+    push(buffer, "joints", 1000, now_ms=1000)
     done = threading.Event()
 
     def feed() -> None:

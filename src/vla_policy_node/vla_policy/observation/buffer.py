@@ -101,13 +101,21 @@ class ObservationBuffer:
         self._rings: dict[str, Ring] = {name: deque(maxlen=capacity) for name in self._channels}
         self._rejected = {name: Counter[Reason]() for name in self._channels}
         self._not_before_ns = 0
+        self._now_ns = 0  # of the newest push
         self._lock = threading.Lock()
 
     def push(self, channel: str, stamp_ns: int, payload: Any, now_ns: int) -> Rejection | None:
-        """Store a sample, or count and return why not. `now_ns`: ROS time at which it arrived."""
+        """Store a sample, or count and return why not. `now_ns`: ROS time at which it arrived.
+
+        When that time jumped back, by more than the tolerance, everything stored before is forgotten.
+        """
         if channel not in self._rings:
             raise KeyError(f"channel '{channel}': {nearest(channel, self._rings)}")
         with self._lock:
+            if now_ns < self._now_ns - self._tolerance_ns:
+                for other in self._rings.values():
+                    other.clear()
+            self._now_ns = now_ns
             ring = self._rings[channel]
             reason = self._refuse(stamp_ns, ring[-1][0] if ring else None, now_ns)
             if reason is None:
@@ -138,13 +146,6 @@ class ObservationBuffer:
             for ring in self._rings.values():
                 while ring and ring[0][0] < not_before_ns:
                     ring.popleft()
-
-    def clear(self) -> None:
-        """Forget every sample and the episode start; for a clock that jumped back. Counts stay."""
-        with self._lock:
-            self._not_before_ns = 0
-            for ring in self._rings.values():
-                ring.clear()
 
     def latest_complete_ns(self) -> int | None:
         """The newest instant that every channel has reached [ns], or None while a channel is empty."""
