@@ -69,8 +69,9 @@ class Expert:
         if moved_m > PUSH_DISTANCE_M + 0.02:
             return self._row(np.array([0.0, 0.0, max(0.0, 0.10 - arm.position[2])]), 0.0, CLOSED)
         low = arm.position[2] < PUSH_HEIGHT_M + 0.015
-        if low and abs(aside_m) < 0.016 and -0.015 < behind_m < PUSH_BACKOFF_M + 0.02:
-            step = np.array([-aside_m, side * PUSH_STEP_M / GAIN, PUSH_HEIGHT_M - arm.position[2]])
+        if low and abs(aside_m) < 0.030 and -0.015 < behind_m < PUSH_BACKOFF_M + 0.025:
+            centred = float(np.clip((0.022 - abs(aside_m)) / 0.012, 0.0, 1.0))  # off centre, come back to it first
+            step = np.array([-aside_m, centred * side * PUSH_STEP_M / GAIN, PUSH_HEIGHT_M - arm.position[2]])
             return self._row(step, 0.0, CLOSED)
         gap_m = BLOCK_HALF_M + FINGER_HALF_M + PUSH_BACKOFF_M
         return self._approach(np.array([block[0], block[1] - side * gap_m, PUSH_HEIGHT_M]), 0.0, CLOSED)

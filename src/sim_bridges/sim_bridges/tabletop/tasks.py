@@ -17,7 +17,7 @@ from vla_policy.errors import VlaError, nearest
 
 LIFT_HEIGHT_M = 0.06  # of the block's underside above the table
 PUSH_DISTANCE_M = 0.08
-PUSH_MAX_DRIFT_M = 0.06  # along x, either way
+PUSH_MAX_DRIFT_M = 0.08  # along x, either way
 DRAWER_OPEN_M = 0.08
 DRAWER_SHUT_M = 0.015
 BUTTON_PRESSED_M = 0.010
