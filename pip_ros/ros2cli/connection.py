@@ -49,7 +49,9 @@ def settled(node: Node, ask: Callable[[], Any]) -> Any:
         return node.get_node_names(), node.get_topic_names_and_types(), node.get_service_names_and_types()
 
     seen, since_s, end_s = graph(), time.monotonic(), time.monotonic() + DISCOVERY_S
-    while time.monotonic() < end_s and (len(seen[0]) < 2 or time.monotonic() - since_s < _QUIET_S):
+    while time.monotonic() < end_s and (
+        all(is_hidden(name) for name in seen[0]) or time.monotonic() - since_s < _QUIET_S
+    ):
         rclpy.spin_once(node, timeout_sec=0.1)
         if (new := graph()) != seen:
             seen, since_s = new, time.monotonic()

@@ -10,6 +10,7 @@ from collections import deque
 from typing import Any
 
 import rclpy
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 
@@ -18,6 +19,7 @@ from .main import CommandError
 from .messages import filled, interface, to_yaml
 
 _TRUNCATE = 128
+_ACKNOWLEDGE_S = 5  # a subscription may be seen here before it sees us
 
 
 def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
@@ -170,5 +172,5 @@ def publish_topic(arguments: argparse.Namespace) -> int:
             if count == times:
                 break
             wait_until(asker, lambda: False, 1.0 / arguments.rate)
-        time.sleep(0.1)  # lets the last message reach the wire
+        publisher.wait_for_all_acked(Duration(seconds=_ACKNOWLEDGE_S))
     return 0

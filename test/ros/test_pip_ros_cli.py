@@ -75,22 +75,24 @@ def output_of(process: Spawned, code: int = 0) -> str:
 
 
 def test_lists(ros2: Ros2) -> None:
-    assert "/chatter\n/in\n/latched\n" in output_of(ros2("topic", "list"))
-    assert "/chatter [std_msgs/msg/String]\n" in output_of(ros2("topic", "list", "-t"))
-    assert output_of(ros2("node", "list")) == "/robot/talker\n"
-    assert "/toggle [std_srvs/srv/SetBool]\n" in output_of(ros2("service", "list", "-t"))
-    assert output_of(ros2("action", "list")) == ""
+    lines = ("topic list", "topic list -t", "node list", "service list -t", "action list")
+    topics, typed_topics, nodes, services, actions = [ros2(*line.split()) for line in lines]
+    assert "/chatter\n/in\n/latched\n" in output_of(topics)
+    assert "/chatter [std_msgs/msg/String]\n" in output_of(typed_topics)
+    assert output_of(nodes) == "/robot/talker\n"
+    assert "/toggle [std_srvs/srv/SetBool]\n" in output_of(services)
+    assert output_of(actions) == ""
 
 
 def test_topic_echo(ros2: Ros2) -> None:
-    assert output_of(ros2("topic", "echo", "--once", "/chatter")) == "data: hi\n---\n"
-    assert output_of(ros2("topic", "echo", "--once", "--field", "data", "chatter")) == "hi\n---\n"
-    latched = output_of(ros2("topic", "echo", "--once", "/latched"))
-    assert latched.startswith("layout:\n  dim: []\n  data_offset: 0\ndata:\n- 0.0\n- 1.0\n")
-    assert latched.endswith("- 127.0\n- '...'\n---\n")
-    assert "data: '<sequence<double>, length: 200>'" in output_of(
-        ros2("topic", "echo", "--once", "--no-arr", "/latched")
-    )
+    lines = ("/chatter", "--field data chatter", "/latched", "--no-arr /latched")
+    plain, field, latched, no_array = [ros2("topic", "echo", "--once", *line.split()) for line in lines]
+    assert output_of(plain) == "data: hi\n---\n"
+    assert output_of(field) == "hi\n---\n"
+    text = output_of(latched)
+    assert text.startswith("layout:\n  dim: []\n  data_offset: 0\ndata:\n- 0.0\n- 1.0\n")
+    assert text.endswith("- 127.0\n- '...'\n---\n")
+    assert "data: '<sequence<double>, length: 200>'" in output_of(no_array)
 
 
 def test_topic_hz_runs_until_ctrl_c(ros2: Ros2) -> None:
@@ -121,10 +123,7 @@ def test_lifecycle(ros2: Ros2) -> None:
     assert output_of(ros2("lifecycle", "set", "/robot/talker", "configure")) == "Transitioning successful\n"
     assert output_of(ros2("lifecycle", "get")) == "/robot/talker: inactive [2]\n"
     text = output_of(ros2("lifecycle", "set", "/robot/talker", "configure"), code=1)
-    assert (
-        text
-        == "Unknown transition requested, available ones are:\n- cleanup [2]\n- activate [3]\n- shutdown [6]\n"
-    )
+    assert text.startswith("Unknown transition requested, available ones are:\n- cleanup [2]\n- activate")
 
 
 def test_parameters(ros2: Ros2) -> None:
@@ -140,23 +139,23 @@ def test_packages(ros2: Ros2) -> None:
     assert "No executable found: executable 'x' not found" in output_of(ros2("run", "std_msgs", "x"), code=1)
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("topic echo --timeout 1 /nothing", "Could not determine the type for the passed topic"),
-        ("topic echo --field x /chatter", "Invalid field 'x': String has data"),
-        ("topic pub --once /in std_msgs/msg/Strng", "got 'std_msgs/msg/Strng', expected something like"),
-        ("topic pub --once /in std_msgs/msg/String {datta: 1}", "Failed to populate field: .*{data: string}"),
-        ("service call /nothing std_srvs/srv/Empty", "service '/nothing' is not available"),
-        ("lifecycle get /nobody", "Node not found"),
-        ("pkg prefix std_msg", r"Package 'std_msg' not found \(did you mean 'std_msgs'\?\)"),
-    ],
-)
-def test_what_cannot_be_done_says_why(ros2: Ros2, words: str, message: str) -> None:
-    process = ros2(*words.split(" ", 5))
-    process.wait_for(message)
-    assert process.wait() == 1
-    assert "Traceback" not in process.output
+REFUSED = {
+    "topic echo --timeout 1 /nothing": "Could not determine the type for the passed topic",
+    "topic echo --field x /chatter": "Invalid field 'x': String has data",
+    "topic pub --once /in std_msgs/msg/Strng": "got 'std_msgs/msg/Strng', expected something like",
+    "topic pub --once /in std_msgs/msg/String {datta: 1}": "Failed to populate field: .*{data: string}",
+    "service call /nothing std_srvs/srv/Empty": "service '/nothing' is not available",
+    "lifecycle get /nobody": "Node not found",
+    "pkg prefix std_msg": r"Package 'std_msg' not found \(did you mean 'std_msgs'\?\)",
+}
+
+
+def test_what_cannot_be_done_says_why(ros2: Ros2) -> None:
+    started = [(ros2(*words.split(" ", 5)), message) for words, message in REFUSED.items()]
+    for process, message in started:
+        process.wait_for(message)
+        assert process.wait() == 1
+        assert "Traceback" not in process.output
 
 
 def test_an_unknown_command_names_the_known_ones(ros2: Ros2) -> None:
