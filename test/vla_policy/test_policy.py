@@ -179,3 +179,13 @@ def test_a_robot_that_does_not_fit_and_a_device_that_is_not_there_are_refused() 
         Policy(whole, robot=parse_contract(data, "test"))
     with pytest.raises(ConfigError, match="use auto, cpu or cuda"):
         Policy(whole, device="warp")
+    with pytest.raises(ConfigError, match="did you mean 'bfloat16'"):
+        Policy(whole, dtype="bf16")
+
+
+def test_bfloat16_stays_near_float32(policy: Policy) -> None:
+    half = Policy(policy.bundle, dtype="bfloat16")
+    half.reset("lift the red block")
+    scale = np.ptp(policy.bundle.action_normalizer.invert([[-1.0] * 6, [1.0] * 6]), axis=0)
+    difference = (half.step(observation(0)).values - policy.step(observation(0)).values)[:, :6] / scale
+    assert 0 < np.abs(difference).max() < 0.1

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vla_policy.errors import ConfigError
+from vla_policy.errors import ConfigError, nearest
 from vla_policy.model.vla import VLAModel
 
 CPU_THREADS = 1
+NumberType = Literal["float32", "bfloat16"]
 
 
 def choose_device(name: str) -> str:
@@ -36,9 +37,13 @@ def choose_device(name: str) -> str:
 class Engine:
     """Runs a VLAModel for one robot: numpy in and out; only the memory of a frame stays on the device."""
 
-    def __init__(self, model: VLAModel, device: str = "cpu",
-                 dtype: Literal["float32", "bfloat16"] = "float32") -> None:
-        """device: as `choose_device` gives it. dtype: bfloat16 by autocast, where a layer bears it."""
+    def __init__(self, model: VLAModel, device: str = "cpu", dtype: NumberType = "float32") -> None:
+        """device: as `choose_device` gives it. dtype: bfloat16 by autocast, where a layer bears it.
+
+        Raises: ConfigError for another dtype.
+        """
+        if dtype not in get_args(NumberType):
+            raise ConfigError(f"dtype: got '{dtype}'; {nearest(dtype, get_args(NumberType))}")
         self.model = model.to(device).eval()
         self.device = torch.device(device)
         self.half = dtype == "bfloat16"

@@ -13,7 +13,7 @@ from torch import Tensor
 from vla_policy.action.codec import ActionCodec
 from vla_policy.checkpoint import Bundle, check_fits, load_bundle
 from vla_policy.contract import RobotContract
-from vla_policy.engine import Engine, choose_device
+from vla_policy.engine import Engine, NumberType, choose_device
 from vla_policy.errors import InstructionError, ObservationError
 from vla_policy.observation.proprioception import proprioception
 from vla_policy.observation.resize import resize_image
@@ -30,10 +30,12 @@ class Policy:
     timings: duration of the parts of the last step [ms].
     """
 
-    def __init__(self, bundle: Bundle, device: str = "cpu", robot: RobotContract | None = None) -> None:
-        """robot: the contract of the robot at hand, where it is not the bundle's own.
+    def __init__(self, bundle: Bundle, device: str = "cpu", robot: RobotContract | None = None,
+                 dtype: NumberType = "float32") -> None:
+        """device: auto, cpu or cuda. robot: the contract of the robot at hand, where it is not the bundle's.
 
-        Raises: ContractError where the robot is not one the bundle was trained for.
+        Raises: ContractError for a robot that the policy was not trained for, ConfigError for another device
+        or dtype.
         """
         self.bundle = bundle
         self.config = bundle.config
@@ -42,19 +44,17 @@ class Policy:
         self.execute_rows = self.config.execute_rows
         self.period_ns = self.execute_rows * self.contract.action_dt_ns
         self.timings = {"preprocess": 0.0, "model": 0.0, "postprocess": 0.0}
-        self._engine = Engine(bundle.model, choose_device(device))
+        self._engine = Engine(bundle.model, choose_device(device), dtype)
         self._codec = ActionCodec(self.contract, bundle.action_normalizer, self.config.gripper_hysteresis)
         self._history: deque[Tensor] = deque(maxlen=self.config.history_length)
         self._gripper: float | None = None
         self._instruction = ""
 
     @classmethod
-    def load(cls, bundle_dir: Path | str, device: str = "auto", robot: RobotContract | None = None) -> Policy:
-        """The policy in a bundle folder. device: auto, cpu or cuda.
-
-        Raises: BundleError, ContractError, ConfigError.
-        """
-        return cls(load_bundle(bundle_dir), device, robot)
+    def load(cls, bundle_dir: Path | str, device: str = "auto", robot: RobotContract | None = None,
+             dtype: NumberType = "float32") -> Policy:
+        """The policy in a bundle folder. Raises: BundleError, and what the constructor raises."""
+        return cls(load_bundle(bundle_dir), device, robot, dtype)
 
     @property
     def history_frames(self) -> int:
