@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from geometry_msgs.msg import PoseStamped
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from rclpy.serialization import deserialize_message, serialize_message
@@ -155,7 +155,6 @@ def make_chunk(values: np.ndarray) -> ActionChunk:
     return ActionChunk(STAMP_NS, CONTRACT.action_dt_ns, values, execute_rows=1, run_id=7)
 
 
-@settings(max_examples=50)
 @given(st.integers(1, 10).flatmap(lambda rows: arrays(np.float64, (rows, 7), elements=st.floats(width=64))))
 def test_a_chunk_survives_the_wire_bit_for_bit(values: np.ndarray) -> None:
     chunk = make_chunk(values)

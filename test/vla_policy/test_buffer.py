@@ -186,7 +186,7 @@ START = st.tuples(st.just("start"), st.just(""), st.integers(-300, 200))
 WAIT = st.tuples(st.just("wait"), st.just(""), st.integers(0, 400))
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(st.lists(st.one_of(PUSH, PUSH, PUSH, SAMPLE, START, WAIT), max_size=60))
 def test_it_does_what_the_naive_model_does(steps: list[tuple[str, str, int]]) -> None:
     """Offsets are ms from a clock that only `wait` moves; samples look back as far as a worker may."""
