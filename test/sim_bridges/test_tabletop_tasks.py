@@ -90,7 +90,7 @@ def test_the_expert_does_its_task_through_the_guard(sim, contract, task):
         result = demonstrate(sim, contract, task, seed)
         assert result.success, f"seed {seed}: {result.reason}"
         assert result.steps < 50
-        assert np.allclose(result.commands, result.requested)  # within every limit: the guard had nothing to reduce
+        assert np.allclose(result.commands, result.requested)  # the guard had nothing to reduce
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -135,9 +135,14 @@ def test_lifting_another_block_or_for_an_instant_does_not_count(sim):
 
 
 @pytest.mark.parametrize(("task", "offset", "counts"), [
-    ("push_left", (0.0, -0.09, 0.0), True), ("push_left", (0.0, 0.09, 0.0), False), ("push_left", (0.0, -0.07, 0.0), False),
-    ("push_right", (0.0, 0.09, 0.0), True), ("push_right", (0.0, -0.09, 0.0), False), ("push_right", (0.09, 0.09, 0.0), False),
-    ("push_right", (0.0, 0.09, 0.06), False)])
+    ("push_left", (0.0, -0.09, 0.0), True),
+    ("push_left", (0.0, 0.09, 0.0), False),
+    ("push_left", (0.0, -0.07, 0.0), False),
+    ("push_right", (0.0, 0.09, 0.0), True),
+    ("push_right", (0.0, -0.09, 0.0), False),
+    ("push_right", (0.09, 0.09, 0.0), False),
+    ("push_right", (0.0, 0.09, 0.06), False),
+])
 def test_a_push_counts_on_the_table_to_its_side_without_drift(sim, task, offset, counts):
     sim.reset(task, 1)
     colour = sim.goal.target.removesuffix("_block")
@@ -165,7 +170,11 @@ def test_success_latches(sim):
 
 
 @pytest.mark.parametrize(("task", "opening_m", "counts"), [
-    ("open_drawer", 0.10, True), ("open_drawer", 0.05, False), ("close_drawer", 0.05, False), ("close_drawer", 0.005, True)])
+    ("open_drawer", 0.10, True),
+    ("open_drawer", 0.05, False),
+    ("close_drawer", 0.05, False),
+    ("close_drawer", 0.005, True),
+])
 def test_the_drawer_counts_by_its_opening(sim, task, opening_m, counts):
     sim.reset(task, 0)
     sim.scene.data.qpos[sim.scene.address("drawer")] = opening_m
@@ -179,6 +188,7 @@ def test_an_expert_without_a_task_is_refused(sim):
 
 
 def test_the_table_shows_rates_steps_and_failures(sim, contract):
-    won, lost = demonstrate(sim, contract, "press_button", 0), demonstrate(sim, contract, "press_button", 1, time_limit_s=0.2)
+    won = demonstrate(sim, contract, "press_button", 0)
+    lost = demonstrate(sim, contract, "press_button", 1, time_limit_s=0.2)
     row = table({"press_button": [won, lost]}).splitlines()[-1]
     assert row.startswith("| press_button | 1/2 |") and row.endswith("| 1 |")

@@ -1,4 +1,4 @@
-"""The embedded tabletop: a MuJoCo world that needs no download. For the sim node, evaluation and training to import."""
+"""The embedded tabletop: a MuJoCo world without downloads, for the sim node, evaluation and training."""
 
 from sim_bridges.tabletop.experts import Expert, expert
 from sim_bridges.tabletop.sim import TabletopSim

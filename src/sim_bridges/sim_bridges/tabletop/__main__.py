@@ -1,4 +1,7 @@
-"""A task and a seed in, pictures and a video of the expert out: `python -m sim_bridges.tabletop --task push_left --seed 3`."""
+"""A task and a seed in, pictures and a video of the expert out.
+
+Use: `python -m sim_bridges.tabletop --task push_left --seed 3 --out outputs/tabletop`.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,8 @@ def film(task: str, seed: int, folder: Path, image_size: int, console: Console) 
     for camera in CAMERAS:
         _save(folder / f"{name}_{camera}.png", seen[0].images[camera])
     chosen = [seen[round(i)] for i in np.linspace(0, len(seen) - 1, 6)]
-    _save(folder / f"{name}_sheet.png", np.vstack([np.hstack([o.images[camera] for o in chosen]) for camera in CAMERAS]))
+    strips = [np.hstack([observation.images[camera] for observation in chosen]) for camera in CAMERAS]
+    _save(folder / f"{name}_sheet.png", np.vstack(strips))
     sim.close()
     outcome = "success" if result.success else result.reason
     console.print(f"'{result.instruction}': {outcome} after {result.steps} steps; see {folder}/{name}*")

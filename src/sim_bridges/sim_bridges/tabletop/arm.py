@@ -1,8 +1,9 @@
-"""A twist and a gripper opening in, joint targets out: the arm's Cartesian control law, at a fixed 10 ms period.
+"""A twist and a gripper opening in, joint targets out: the arm's Cartesian control law, every 10 ms.
 
-The commanded twist moves a target pose; one step of damped least squares on a kinematic copy of the arm follows it, and
-the elbow is drawn gently to its home posture. The target never runs further from the real tool than a leash.
-Frames: base_link. The tool frame `tcp` lies between the fingertips, z pointing out of the hand (down when at home).
+The commanded twist moves a target pose; one step of damped least squares on a kinematic copy of the arm
+follows it, and the elbow is drawn gently to its home posture. The target never runs further from the real
+tool than a leash. Frames: base_link. The tool frame `tcp` lies between the fingertips, z pointing out of the
+hand (down when at home).
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Arm:
         return self._data.qpos[:8].copy()
 
     def teleport(self, position: NDArray[np.float64], rotation: NDArray[np.float64], finger_m: float) -> None:
-        """Put the tool at a pose at once and hold it there. The reach of the arm bounds what is met."""
+        """Put the tool at a pose at once and hold it there, as far as the arm reaches."""
         self._ghost.qpos[ARM] = HOME_RAD
         for _ in range(60):
             if self._follow(position, rotation) < 1e-5:
@@ -70,7 +71,10 @@ class Arm:
         self._target_position, self._target_rotation = self.position, self.rotation
 
     def control(self, twist: NDArray[np.float64] | None, gripper: float | None) -> None:
-        """Act for one period. twist: (6,) m/s and rad/s, None to hold. gripper: 0 closed .. 1 open, None to keep."""
+        """Act for one period.
+
+        twist: (6,) m/s and rad/s, None to hold. gripper: 0 closed .. 1 open, None to keep.
+        """
         if twist is not None:
             self._target_position = self._target_position + twist[:3] * CONTROL_S
             self._target_rotation = rotation_matrix(twist[3:] * CONTROL_S) @ self._target_rotation
@@ -91,7 +95,7 @@ class Arm:
             self._target_rotation = rotation_matrix(turn * (LEASH_RAD / angle)) @ self.rotation
 
     def _follow(self, position: NDArray[np.float64], rotation: NDArray[np.float64]) -> float:
-        """One damped least-squares step of the ghost towards a pose; returns the pose error before it [m, rad]."""
+        """One damped least-squares step of the ghost towards a pose; the pose error before it [m, rad]."""
         ghost = self._ghost
         mujoco.mj_kinematics(self._model, ghost)
         mujoco.mj_comPos(self._model, ghost)

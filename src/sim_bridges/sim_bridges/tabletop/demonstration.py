@@ -1,4 +1,4 @@
-"""A TabletopSim in, an expert that plays through the guard as a policy does out; for measuring and filming experts."""
+"""A TabletopSim in, an expert out that plays through the guard as a policy does."""
 
 from __future__ import annotations
 

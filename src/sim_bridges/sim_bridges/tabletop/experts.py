@@ -1,7 +1,7 @@
 """A TabletopSim in, the next action row out: scripted experts that see the true state, one per task family.
 
-They keep no memory: each row follows from where things are now, so an expert recovers from any push and can label noisy
-rollouts (DART, Laskey et al. 2017). `python -m sim_bridges.tabletop.measure` measures them.
+They keep no memory: each row follows from where things are now, so an expert recovers from any push and can
+label noisy rollouts (DART, Laskey et al. 2017). `python -m sim_bridges.tabletop.measure` measures them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Expert:
         self._rule = _RULES[sim.goal.family]
 
     def act(self) -> Vector:
-        """The next row: (7,) float64, x y z [m], rotation vector [rad] within 50 ms in base_link; gripper 0 .. 1."""
+        """The next row, (7,): x y z [m], rotation vector [rad] within 50 ms in base_link; gripper 0 .. 1."""
         return self._rule(self)
 
     def _lift(self) -> Vector:
@@ -54,10 +54,10 @@ class Expert:
         if near and BLOCK_HALF_M - 0.006 < finger_m < BLOCK_HALF_M + 0.003:
             height_m = max(0.0, LIFT_TO_M - arm.position[2])
             return self._row(np.array([0.0, 0.0, height_m]), 0.0, CLOSED)
+        turn = self._yaw_error(yaw)
         closing = near and finger_m < FINGER_OPEN_M - 0.003
-        ready = np.linalg.norm(offset[:2]) < 0.008 and abs(offset[2]) < 0.008 and abs(self._yaw_error(yaw)) < 0.12
-        if closing or ready:
-            return self._row(-offset, self._yaw_error(yaw), CLOSED)
+        if closing or (np.linalg.norm(offset[:2]) < 0.008 and abs(offset[2]) < 0.008 and abs(turn) < 0.12):
+            return self._row(-offset, turn, CLOSED)
         return self._approach(block, yaw, OPEN)
 
     def _push(self) -> Vector:
@@ -70,7 +70,7 @@ class Expert:
             return self._row(np.array([0.0, 0.0, max(0.0, 0.10 - arm.position[2])]), 0.0, CLOSED)
         low = arm.position[2] < PUSH_HEIGHT_M + 0.015
         if low and abs(aside_m) < 0.030 and -0.015 < behind_m < PUSH_BACKOFF_M + 0.025:
-            centred = float(np.clip((0.022 - abs(aside_m)) / 0.012, 0.0, 1.0))  # off centre, come back to it first
+            centred = float(np.clip((0.022 - abs(aside_m)) / 0.012, 0.0, 1.0))  # if not, first aim again
             step = np.array([-aside_m, centred * side * PUSH_STEP_M / GAIN, PUSH_HEIGHT_M - arm.position[2]])
             return self._row(step, 0.0, CLOSED)
         gap_m = BLOCK_HALF_M + FINGER_HALF_M + PUSH_BACKOFF_M
@@ -97,7 +97,8 @@ class Expert:
             return self._row(np.zeros(3), 0.0, CLOSED)
         low = arm.position[2] < handle[2] + 0.012
         if low and abs(aside_m) < 0.03 and -0.012 < before_m < PUSH_BACKOFF_M + 0.02:
-            return self._row(np.array([-aside_m, PUSH_STEP_M / GAIN, handle[2] - arm.position[2]]), 0.0, CLOSED)
+            step = np.array([-aside_m, PUSH_STEP_M / GAIN, handle[2] - arm.position[2]])
+            return self._row(step, 0.0, CLOSED)
         return self._approach(handle - [0.0, PUSH_BACKOFF_M + FINGER_HALF_M + 0.008, 0.0], 0.0, CLOSED)
 
     def _press(self) -> Vector:
@@ -109,7 +110,7 @@ class Expert:
         return self._open() if self._goal.direction > 0 else self._close()
 
     def _approach(self, contact: Vector, yaw: float, gripper: float) -> Vector:
-        """Come to a place of contact from above, through a funnel; rise first when low and off to the side."""
+        """Come to a place of contact from above, through a funnel; rise first when low and aside."""
         way = contact - self._sim.arm.position
         sideways_m = float(np.linalg.norm(way[:2]))
         way[2] += HOVER_M * float(np.clip((sideways_m - 0.006) / FUNNEL_M, 0.0, 1.0))
@@ -127,11 +128,16 @@ class Expert:
         yaw = float(np.arctan2(rotation[1, 0], rotation[0, 0])) + yaw_error
         upright = rotation_matrix(np.array([0.0, 0.0, yaw])) @ TOOL_DOWN
         turn = rotation_vector(upright @ rotation.T)
-        return np.concatenate([_shorten(GAIN * way, MAX_STEP_M), _shorten(GAIN * turn, MAX_TURN_RAD), [gripper]])
+        step, turn = _shorten(GAIN * way, MAX_STEP_M), _shorten(GAIN * turn, MAX_TURN_RAD)
+        return np.concatenate([step, turn, [gripper]])
 
 
 _RULES: dict[Family, Callable[[Expert], Vector]] = {
-    Family.LIFT: Expert._lift, Family.PUSH: Expert._push, Family.DRAWER: Expert._drawer, Family.PRESS: Expert._press}
+    Family.LIFT: Expert._lift,
+    Family.PUSH: Expert._push,
+    Family.DRAWER: Expert._drawer,
+    Family.PRESS: Expert._press,
+}
 
 
 def expert(sim: TabletopSim) -> Expert:

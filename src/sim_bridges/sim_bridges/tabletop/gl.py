@@ -1,7 +1,8 @@
-"""Nothing in, the `mujoco` module out: off-screen rendering chosen, or one sentence that says which library to install.
+"""Nothing in, the `mujoco` module out, rendering off-screen; or one sentence on which library to install.
 
-MuJoCo picks its OpenGL back end once, while it is imported; without a screen its own default fails late and obscurely.
-Everything in this package imports `mujoco` from here. The variable MUJOCO_GL (osmesa, egl, glfw) overrides the choice.
+MuJoCo picks its OpenGL back end once, while it is imported; without a screen its own default fails late and
+obscurely. Everything in this package imports `mujoco` from here. The variable MUJOCO_GL (osmesa, egl, glfw)
+overrides the choice.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ def missing_library() -> RenderingError:
     """The sentence for a back end that does not load."""
     backend = os.environ["MUJOCO_GL"]
     return RenderingError(
-        f"the tabletop simulator cannot render: the OpenGL library of MUJOCO_GL={backend} is missing or does not work; "
-        f"install it, e.g. `sudo apt install {PACKAGES[backend]}`, or choose another back end with MUJOCO_GL={_CHOICES}")
+        f"the tabletop simulator cannot render: the OpenGL library of MUJOCO_GL={backend} is missing or does "
+        f"not work; install it, e.g. `sudo apt install {PACKAGES[backend]}`, or choose another back end with "
+        f"MUJOCO_GL={_CHOICES}")
 
 
 if os.environ["MUJOCO_GL"] not in PACKAGES:
-    raise RenderingError(f"MUJOCO_GL: got '{os.environ['MUJOCO_GL']}', expected {_CHOICES}; set it so or leave it out")
+    raise RenderingError(f"MUJOCO_GL: got '{os.environ['MUJOCO_GL']}', expected {_CHOICES}; "
+                         "set it so or leave it out")
 try:
     import mujoco
 except (ImportError, AttributeError, RuntimeError, OSError) as _problem:  # what PyOpenGL raises, by back end

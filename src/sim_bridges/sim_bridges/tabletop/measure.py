@@ -1,4 +1,7 @@
-"""A number of seeds in, the experts' success as a Markdown table out: `python -m sim_bridges.tabletop.measure --seeds 100`."""
+"""A number of seeds in, the experts' success as a Markdown table out.
+
+Use: `python -m sim_bridges.tabletop.measure --seeds 100`.
+"""
 
 from __future__ import annotations
 
@@ -27,22 +30,25 @@ def measure(tasks: Sequence[str], seeds: range, console: Console) -> dict[str, l
         find_task(task)
     contract = load_contract(find_contract("tabletop"))
     sim = TabletopSim(UNSEEN_PX)
-    results = {task: [demonstrate(sim, contract, task, seed) for seed in track(seeds, task, console=console, transient=True)]
-               for task in tasks}
+    results = {}
+    for task in tasks:
+        watched = track(seeds, task, console=console, transient=True)
+        results[task] = [demonstrate(sim, contract, task, seed) for seed in watched]
     sim.close()
     return results
 
 
 def table(results: dict[str, list[EpisodeResult]]) -> str:
     """Success, its 95 % interval, and control periods (50 ms) to success, as Markdown."""
-    lines = ["| task | success | 95 % interval | steps, mean | steps, most | failed seeds |", "|---|---|---|---|---|---|"]
+    lines = ["| task | success | 95 % interval | steps, mean | steps, most | failed seeds |",
+             "|---|---|---|---|---|---|"]
     for task, episodes in results.items():
         won = [episode for episode in episodes if episode.success]
         low, high = wilson_interval(len(won), len(episodes))
         steps = [episode.steps for episode in won] or [0]
         failed = ", ".join(str(episode.seed) for episode in episodes if not episode.success) or "none"
-        lines.append(f"| {task} | {len(won)}/{len(episodes)} | {low:.2f} to {high:.2f} | {np.mean(steps):.1f} | {max(steps)} "
-                     f"| {failed} |")
+        lines.append(f"| {task} | {len(won)}/{len(episodes)} | {low:.2f} to {high:.2f} "
+                     f"| {np.mean(steps):.1f} | {max(steps)} | {failed} |")
     return "\n".join(lines)
 
 
@@ -53,9 +59,9 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), metavar="TASK")
     options = parser.parse_args()
-    console = Console(stderr=True)
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
     try:
-        results = measure(options.tasks, range(options.first_seed, options.first_seed + options.seeds), console)
+        results = measure(options.tasks, seeds, Console(stderr=True))
     except VlaError as problem:
         sys.exit(f"measure: {problem}")
     sys.stdout.write(table(results) + "\n")

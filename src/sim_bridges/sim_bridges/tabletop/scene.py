@@ -1,6 +1,7 @@
-"""A random generator in, a table laid out and lit at random out; the places of everything on it. Built from scene.xml.
+"""A random generator in, a table laid out and lit at random out, and where everything on it is.
 
-All positions are in base_link (the world frame), metres: x forward from the robot, y to its left, z up, table top at z = 0.
+Built from scene.xml. All positions are in base_link (the world frame), metres: x forward from the robot,
+y to its left, z up, table top at z = 0.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ from numpy.typing import NDArray
 from sim_bridges.tabletop.gl import mujoco
 
 BLOCKS: dict[str, tuple[float, float, float]] = {  # hue, saturation, value; jittered by scene
-    "red": (0.00, 0.85, 0.86), "green": (0.36, 0.75, 0.66), "blue": (0.61, 0.85, 0.88), "yellow": (0.135, 0.87, 0.95)}
+    "red": (0.00, 0.85, 0.86),
+    "green": (0.36, 0.75, 0.66),
+    "blue": (0.61, 0.85, 0.88),
+    "yellow": (0.135, 0.87, 0.95),
+}
 BLOCK_HALF_M = 0.025
 BLOCK_X_M, BLOCK_Y_M = (0.35, 0.55), (-0.23, 0.02)
 BLOCK_YAW_RAD = 0.4
@@ -25,12 +30,12 @@ BUTTON_GAP_M = 0.105
 BUTTON_X_M, BUTTON_Y_M = (0.62, 0.68), (-0.12, 0.06)
 CABINET_X_M, CABINET_Y_M = (0.43, 0.49), (0.345, 0.365)
 DRAWER_TRAVEL_M = 0.12
-CORRIDOR_M = (0.075, 0.24)  # half width and length kept free in front of and behind a block that will be pushed
+CORRIDOR_M = (0.075, 0.24)  # half width and length kept free on both sides of a block that will be pushed
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a task needs of a scene. drawer_m: range of its opening. pushed: block name whose push corridor stays free."""
+    """What a task needs. drawer_m: range of its opening. pushed: block whose corridor stays free."""
 
     drawer_m: tuple[float, float] = (0.0, 0.008)
     pushed: str | None = None
@@ -58,7 +63,7 @@ class Scene:
         return self._address[joint]
 
     def shuffle(self, rng: np.random.Generator, layout: Layout) -> None:
-        """Start over with a random table: nothing of the state before survives. The arm stands at MuJoCo's zero."""
+        """Start over with a random table; nothing of the state before survives. The arm stands at zero."""
         mujoco.mj_resetData(self.model, self.data)
         self._place_furniture(rng, layout)
         self._place_blocks(rng, layout)
@@ -68,12 +73,12 @@ class Scene:
         """Centre (3,) m and yaw in (-pi/4, pi/4] rad of a block, by its square symmetry."""
         body = self._bodies[colour]
         turn = self.data.xmat[body].reshape(3, 3)
-        axis = turn[:, int(np.argmax(np.abs(turn[0])))]  # the edge nearest to x: right even when the block was tipped
+        axis = turn[:, int(np.argmax(np.abs(turn[0])))]  # the edge nearest to x, also of a tipped block
         yaw = float(np.arctan2(axis[1], axis[0]))
         return self.data.xpos[body].copy(), (yaw + np.pi / 4) % (np.pi / 2) - np.pi / 4
 
     def positions(self) -> dict[str, NDArray[np.float64]]:
-        """Where each thing is that an instruction can name: block centres, the drawer's handle, the button's top; (3,) m."""
+        """Where the things are that words can name: block centres, drawer handle, button top; (3,) m each."""
         places = {f"{colour}_block": self.data.xpos[self._bodies[colour]].copy() for colour in BLOCKS}
         places["drawer"] = self.data.geom_xpos[self._geoms["handle"]].copy()
         cap = self._geoms["button_cap"]
@@ -114,7 +119,8 @@ class Scene:
             spots = rng.uniform(low, high, (DRAWS, len(BLOCKS), 2))
             fits = self._fits(spots, layout)
         for colour, spot in zip(BLOCKS, spots[np.argmax(fits)], strict=True):
-            self.put_block(colour, np.array([*spot, BLOCK_HALF_M]), rng.uniform(-BLOCK_YAW_RAD, BLOCK_YAW_RAD))
+            yaw = rng.uniform(-BLOCK_YAW_RAD, BLOCK_YAW_RAD)
+            self.put_block(colour, np.array([*spot, BLOCK_HALF_M]), yaw)
 
     def _fits(self, spots: NDArray[np.float64], layout: Layout) -> NDArray[np.bool_]:
         """Which of many drawn layouts (N, blocks, 2) m leave the gaps and the corridor free: (N,)."""
@@ -131,9 +137,9 @@ class Scene:
 
     def _paint(self, rng: np.random.Generator) -> None:
         for colour, (hue, saturation, value) in BLOCKS.items():
-            jitter = rng.uniform(-1.0, 1.0, 3) * [0.015, 0.10, 0.08]
-            rgb = colorsys.hsv_to_rgb((hue + jitter[0]) % 1.0, min(1.0, saturation + jitter[1]), min(1.0, value + jitter[2]))
-            self.model.geom_rgba[self._geoms[colour]][:3] = rgb
+            turn, tint, shade = rng.uniform(-1.0, 1.0, 3) * [0.015, 0.10, 0.08]
+            hsv = (hue + turn) % 1.0, min(1.0, saturation + tint), min(1.0, value + shade)
+            self.model.geom_rgba[self._geoms[colour]][:3] = colorsys.hsv_to_rgb(*hsv)
         tint = rng.uniform(0.82, 1.08) * (1.0 + rng.uniform(-0.06, 0.06, 3))
         self.model.mat_rgba[self._table][:3] = np.clip(self._table_colour[:3] * tint, 0.0, 1.0)
         direction = self._lamp_direction + np.array([*rng.uniform(-0.35, 0.35, 2), 0.0])

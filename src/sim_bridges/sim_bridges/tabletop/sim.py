@@ -1,7 +1,7 @@
 """Task and seed in, a tabletop world out: TabletopSim implements the `Sim` protocol on MuJoCo.
 
-The same task and seed, then the same commands for the same durations, give bit-identical states and images, whatever
-happened before the reset. Control acts every 10 ms, so five calls of 10 ms equal one of 50 ms.
+The same task and seed, then the same commands for the same durations, give bit-identical states and images,
+whatever happened before the reset. Control acts every 10 ms, so five calls of 10 ms equal one of 50 ms.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ SCATTER_LOW_M, SCATTER_HIGH_M = np.array([0.32, -0.30, 0.02]), np.array([0.68, 0
 
 
 class TabletopSim:
-    """A Panda-like arm, four blocks, a drawer and a button. `image_size`: width and height of both cameras [pixels].
+    """A Panda-like arm, four blocks, a drawer and a button. image_size: width and height [pixels].
 
-    Raises: VlaError for a size that it cannot draw; RenderingError at the first image where OpenGL does not work.
+    Raises: VlaError for a size that it cannot draw; RenderingError at the first image where OpenGL fails.
     """
 
     def __init__(self, image_size: int = 224) -> None:
@@ -56,8 +56,9 @@ class TabletopSim:
         """The tabletop behind `contract`. Raises: ContractError for cameras that it does not have."""
         sizes = {(camera.width, camera.height) for camera in contract.cameras.values()}
         if tuple(contract.cameras) != CAMERAS or len(sizes) != 1 or len(set(*sizes)) != 1:
-            raise ContractError(f"{contract.name}: got cameras {', '.join(contract.cameras)} of {sorted(sizes)} pixels, "
-                                f"expected {', '.join(CAMERAS)}, square and of one size; use config/robots/tabletop.yaml")
+            raise ContractError(
+                f"{contract.name}: got cameras {', '.join(contract.cameras)} of {sorted(sizes)} pixels, "
+                f"expected {', '.join(CAMERAS)}, square and of one size; use config/robots/tabletop.yaml")
         return cls(next(iter(sizes))[0])
 
     @property
@@ -84,7 +85,7 @@ class TabletopSim:
     def scatter(self, rng: np.random.Generator) -> None:
         """A fresh random scene with the arm anywhere over the table, for cheap pictures with known places.
 
-        The drawer is anywhere, the fingers too, and one time in five a block is between them. There is no task.
+        Drawer and fingers are anywhere, and one time in five a block is between the fingers. No task.
         """
         self.scene.shuffle(rng, Layout(drawer_m=(0.0, DRAWER_TRAVEL_M)))
         position, yaw = rng.uniform(SCATTER_LOW_M, SCATTER_HIGH_M), rng.uniform(-0.6, 0.6)
@@ -101,12 +102,13 @@ class TabletopSim:
         quaternion = np.zeros(4)
         mujoco.mju_mat2Quat(quaternion, self.arm.rotation.ravel())
         pictures = {name: self.render(name) for name in CAMERAS} if images else {}
-        return Observation(self._time_ns, pictures, self.arm.joints, Pose(self.arm.position, quaternion[[1, 2, 3, 0]]))
+        pose = Pose(self.arm.position, quaternion[[1, 2, 3, 0]])
+        return Observation(self._time_ns, pictures, self.arm.joints, pose)
 
     def advance(self, command: Command | None, duration_ns: int) -> None:
         """Hold `command` (None: stay where you are) and let `duration_ns` pass.
 
-        Raises: VlaError for a duration that is not a positive multiple of 10 ms, or a command that is not a finite twist.
+        Raises: VlaError for a duration that is no positive multiple of 10 ms, or a twist that is not finite.
         """
         if duration_ns <= 0 or duration_ns % CONTROL_NS:
             raise VlaError(f"advance: got {duration_ns} ns, expected a positive multiple of {CONTROL_NS} ns, "
@@ -123,7 +125,7 @@ class TabletopSim:
         return self._succeeded
 
     def target_position(self) -> NDArray[np.float64]:
-        """Where the thing is that the instruction names: (3,) m in base_link. Raises: VlaError without a task."""
+        """Where the thing is that the instruction names, (3,) m, base_link. Raises: VlaError without task."""
         if self.goal is None:
             raise VlaError("target_position: got no task, expected one; call reset(task, seed) first")
         return self.scene.positions()[self.goal.target]
@@ -153,7 +155,7 @@ class TabletopSim:
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         self._renderer = renderer
-        # MuJoCo frees its context in __del__, too late at interpreter exit; a finalizer runs before modules go.
+        # MuJoCo frees its context in __del__, too late at exit; a finalizer runs while modules are there.
         self._renderer_closer = weakref.finalize(self, renderer.close)
         return renderer
 
@@ -180,7 +182,8 @@ def _checked(command: Command | None) -> tuple[NDArray[np.float64] | None, float
         return None, None
     twist = np.asarray(command.arm, np.float64)
     if twist.shape != (6,) or not np.isfinite(twist).all():
-        raise VlaError(f"advance: got arm command {command.arm!r}, expected a finite twist (6,) in m/s and rad/s")
+        raise VlaError(f"advance: got arm command {command.arm!r}, expected a finite twist (6,) "
+                       "in m/s and rad/s; see the contract's action kind")
     if command.gripper is not None and not np.isfinite(command.gripper):
         raise VlaError(f"advance: got gripper {command.gripper!r}, expected 0 (closed) .. 1 (open)")
     return twist, command.gripper

@@ -1,6 +1,7 @@
-"""A task name and a random generator in, a Goal out: what is asked, in which words, and when it counts as done.
+"""A task name and a random generator in, a Goal out: what is asked, in which words, and when it is done.
 
-Left and right are those of the static camera's image, which faces the robot: left is -y in base_link, right is +y.
+Left and right are those of the static camera's image, which faces the robot: left is -y in base_link,
+right is +y.
 """
 
 from __future__ import annotations
@@ -36,7 +37,11 @@ class Family(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One row of the table. `phrases` may hold a `{colour}`; `direction`: push -1 left, +1 right; drawer +1 open, -1 close."""
+    """One row of the table.
+
+    phrases: may hold a `{colour}`. colour: None where the seed draws it.
+    direction: of a push -1 left, +1 right; of a drawer +1 open, -1 close.
+    """
 
     family: Family
     phrases: tuple[str, str, str]
@@ -56,21 +61,24 @@ class Goal:
 
 
 def _lift(colour: str) -> Task:
-    return Task(Family.LIFT, ("lift the {colour} block", "pick up the {colour} block", "grab the {colour} block"), colour)
+    phrases = ("lift the {colour} block", "pick up the {colour} block", "grab the {colour} block")
+    return Task(Family.LIFT, phrases, colour)
 
 
 def _push(side: str, direction: int) -> Task:
-    return Task(Family.PUSH, direction=direction, phrases=(
-        f"push the {{colour}} block {side}", f"push the {{colour}} block to the {side}",
-        f"slide the {{colour}} block to the {side}"))
+    phrases = (f"push the {{colour}} block {side}", f"push the {{colour}} block to the {side}",
+               f"slide the {{colour}} block to the {side}")
+    return Task(Family.PUSH, phrases, direction=direction)
 
 
 TASKS: dict[str, Task] = {
     **{f"lift_{colour}_block": _lift(colour) for colour in BLOCKS},
     "push_left": _push("left", -1),
     "push_right": _push("right", +1),
-    "open_drawer": Task(Family.DRAWER, ("open the drawer", "pull the drawer open", "pull out the drawer"), direction=+1),
-    "close_drawer": Task(Family.DRAWER, ("close the drawer", "push the drawer shut", "shut the drawer"), direction=-1),
+    "open_drawer": Task(
+        Family.DRAWER, ("open the drawer", "pull the drawer open", "pull out the drawer"), direction=+1),
+    "close_drawer": Task(
+        Family.DRAWER, ("close the drawer", "push the drawer shut", "shut the drawer"), direction=-1),
     "press_button": Task(Family.PRESS, ("press the button", "push the button", "push down the button")),
 }
 
@@ -93,7 +101,7 @@ def draw_goal(name: str, rng: np.random.Generator) -> Goal:
 
 
 def reached(goal: Goal, scene: Scene, start: NDArray[np.float64]) -> bool:
-    """Whether the goal's condition holds now. start: (3,) m, where the named thing was at reset, in base_link."""
+    """Whether the goal's condition holds. start: (3,) m, base_link, where the named thing was at reset."""
     return _ORACLES[goal.family](goal, scene, start)
 
 
@@ -106,7 +114,8 @@ def _pushed(goal: Goal, scene: Scene, start: NDArray[np.float64]) -> bool:
     moved = now - start
     on_table = TABLE_X_M[0] < now[0] < TABLE_X_M[1] and TABLE_Y_M[0] < now[1] < TABLE_Y_M[1]
     flat = abs(now[2] - BLOCK_HALF_M) < 0.01
-    return bool(goal.direction * moved[1] > PUSH_DISTANCE_M and abs(moved[0]) < PUSH_MAX_DRIFT_M and on_table and flat)
+    straight = abs(moved[0]) < PUSH_MAX_DRIFT_M
+    return bool(goal.direction * moved[1] > PUSH_DISTANCE_M and straight and on_table and flat)
 
 
 def _drawer_moved(goal: Goal, scene: Scene, start: NDArray[np.float64]) -> bool:
@@ -119,4 +128,8 @@ def _pressed(goal: Goal, scene: Scene, start: NDArray[np.float64]) -> bool:
 
 
 _ORACLES: dict[Family, Callable[[Goal, Scene, NDArray[np.float64]], bool]] = {
-    Family.LIFT: _lifted, Family.PUSH: _pushed, Family.DRAWER: _drawer_moved, Family.PRESS: _pressed}
+    Family.LIFT: _lifted,
+    Family.PUSH: _pushed,
+    Family.DRAWER: _drawer_moved,
+    Family.PRESS: _pressed,
+}
