@@ -1,7 +1,7 @@
 """Starts the simulator node: the robot's topics, /clock in lockstep, /sim/reset. Arguments: `ros2 launch vla_policy sim.launch.py -s`."""
 
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument
+from launch.actions import DeclareLaunchArgument, Shutdown
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
@@ -23,5 +23,6 @@ def generate_launch_description() -> LaunchDescription:
              parameters=[{"sim": LaunchConfiguration("sim"), "contract": LaunchConfiguration("contract"),
                           "pace": LaunchConfiguration("pace"),
                           "task": ParameterValue(LaunchConfiguration("task"), value_type=str),
-                          "seed": ParameterValue(LaunchConfiguration("seed"), value_type=int)}]),
+                          "seed": ParameterValue(LaunchConfiguration("seed"), value_type=int)}],
+             on_exit=[Shutdown(reason="the simulator ended")]),
     ])

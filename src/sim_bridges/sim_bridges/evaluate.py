@@ -35,7 +35,7 @@ class Plan:
     @classmethod
     def make(cls, known_tasks: tuple[str, ...], tasks: str, episodes: int | None, per_task: int | None, seed: int) -> Plan:
         """`episodes` in all, going round the tasks, or `per_task` of each. Raises: ConfigError for an unknown task."""
-        chosen = known_tasks if tasks == "all" else tuple(tasks.split(","))
+        chosen = known_tasks if tasks == "all" else tuple(task.strip() for task in tasks.split(","))
         for task in chosen:
             if task not in known_tasks:
                 raise ConfigError(f"--tasks: got '{task}'; {nearest(task, known_tasks)}")
@@ -60,10 +60,10 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--workers", type=_count, default=1, help="processes, for --over process")
     parser.add_argument("--json", type=Path, default=None, help="where to write summary.json besides --output")
     parser.add_argument("--output", type=Path, default=None, help="folder for summary.json, commands.npz, video and plots")
-    parser.add_argument("--video", action="store_true", help="record the cameras (needs --output)")
+    parser.add_argument("--video", action="store_true", help="record the cameras (needs --over ros and --output)")
     options = parser.parse_args(arguments)
-    if options.video and options.output is None:
-        parser.error("--video needs a folder: add --output DIR")
+    if options.video and (options.output is None or options.over != "ros"):
+        parser.error("--video needs cameras that run and a folder: add --over ros --output DIR")
     return options
 
 

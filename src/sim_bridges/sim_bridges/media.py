@@ -73,10 +73,12 @@ class EpisodeFilm:
         """Keep one image."""
         self._seen.setdefault(stamp_ns, {})[camera] = image
 
-    def develop(self, result: EpisodeResult, since_ns: int = 0) -> None:
+    def develop(self, result: EpisodeResult) -> None:
         """Write the episode and forget it; the last image stands still for a moment with the outcome."""
         seen, self._seen = self._seen, {}
-        instants = [seen[stamp] for stamp in sorted(seen) if stamp >= since_ns and len(seen[stamp]) == len(self._cameras)]
+        # Between the end of an episode and the next scene a simulator goes on to send pictures of the old one.
+        instants = [seen[stamp] for stamp in sorted(seen)
+                    if stamp >= result.start_ns and len(seen[stamp]) == len(self._cameras)]
         ordered = [{name: images[name] for name in self._cameras} for images in instants]
         for number, images in enumerate(ordered):
             self._writer.write(compose(images, result.instruction, f"{number} / {len(ordered) - 1}"))

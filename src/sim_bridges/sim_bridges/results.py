@@ -22,6 +22,7 @@ class EpisodeResult:
     commands: float64 (steps, C), what was sent, columns as `RobotContract.command_names`.
     requested: the same before the guard's limits. latencies_ms: stage -> one value an inference (or a command) [ms].
     on_time: share of control periods in which a command was sent; None where time waits (lockstep).
+    start_ns: stamp of the scene's first observation.
     """
 
     task: str
@@ -37,6 +38,7 @@ class EpisodeResult:
     requested: NDArray[np.float64]
     latencies_ms: Mapping[str, Sequence[float]] = field(default_factory=dict)
     on_time: float | None = None
+    start_ns: int = 0
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:

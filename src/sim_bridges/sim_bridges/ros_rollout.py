@@ -29,6 +29,7 @@ from vla_policy_node.pace import LATCHED, Pace
 
 READY_TIMEOUT_S = 120.0  # loading a large model takes its time
 CALL_TIMEOUT_S = 60.0
+SILENT_S = 20.0  # a policy node that says nothing for so long is gone
 SETTLE_S = 2.0  # how long commands that were sent may take to arrive here
 STAGES = ("image_age", "decode", "preprocess", "model", "postprocess", "publish", "total")
 ON_TIME_FACTOR = 1.5  # a command is late when the gap before it exceeds this many control periods
@@ -49,11 +50,12 @@ class RosRollout:
         self._raw: list[RobotCommand] = []
         self._sent: list[RobotCommand] = []
         self._statuses: list[PolicyStatus] = []
+        self._policy_heard_s = time.monotonic()
         self._success_ns = 0
         deep = 1000  # every command of an episode counts
         self._node.create_subscription(RobotCommand, "/vla/command_raw", self._raw.append, deep)
         self._node.create_subscription(RobotCommand, "/vla/command", self._sent.append, deep)
-        self._node.create_subscription(PolicyStatus, "/vla/status", self._statuses.append, deep)
+        self._node.create_subscription(PolicyStatus, "/vla/status", self._on_status, deep)
         self._node.create_subscription(EpisodeEvent, "/vla/episode", self._on_episode, LATCHED)
         if watch_images is not None:
             self._watch_cameras(watch_images)
@@ -87,14 +89,14 @@ class RosRollout:
         reason = EndReason(result.reason)
         if reason is EndReason.SAFETY_STOP:
             self._call(self._reset_guard, Trigger.Request())
-        sent, raw = self._commands(result, stamp_to_ns(scene.stamp), time_limit_s)
+        sent, raw = self._commands(result, stamp_to_ns(scene.stamp))
         statuses = [s for s in list(self._statuses) if s.run_id == result.run_id and s.inferences]
         return EpisodeResult(
             task=task, seed=seed, instruction=scene.instruction, success=reason is EndReason.SUCCEEDED,
             reason=reason.name, message=result.message, steps=len(sent), wall_s=wall_s,
             control_rate_hz=len(sent) / wall_s, commands=self._values(sent), requested=self._values(raw),
             latencies_ms=_latencies_ms(statuses, sent, with_ages=self._pace is Pace.REALTIME),
-            on_time=self._on_time(sent) if self._pace is Pace.REALTIME else None)
+            on_time=self._on_time(sent) if self._pace is Pace.REALTIME else None, start_ns=stamp_to_ns(scene.stamp))
 
     def close(self) -> None:
         """Leave the graph."""
@@ -103,24 +105,32 @@ class RosRollout:
         self._node.destroy_node()
 
     def _follow(self, goal: RunPolicy.Goal, time_limit_s: float) -> RunPolicy.Result:
-        handle = _wait(self._run.send_goal_async(goal), CALL_TIMEOUT_S, "/vla/run to answer")
+        handle = self._wait(self._run.send_goal_async(goal), CALL_TIMEOUT_S, "/vla/run to answer")
         if not handle.accepted:
             raise VlaError("/vla/run rejected the goal: another run is active or the policy node is not active")
         # Simulated seconds may take longer than real ones: a generous end, so that a hang is not waited for for ever.
-        return _wait(handle.get_result_async(), 60.0 + 20 * time_limit_s, "the run to end").result
+        return self._wait(handle.get_result_async(), 60.0 + 20 * time_limit_s, "the run to end").result
 
-    def _commands(self, result: RunPolicy.Result, first_ns: int,
-                  time_limit_s: float) -> tuple[list[RobotCommand], list[RobotCommand]]:
+    def _commands(self, result: RunPolicy.Result, first_ns: int) -> tuple[list[RobotCommand], list[RobotCommand]]:
         """The run's commands (sent, raw). In lockstep their number is known, so the last ones are waited for."""
-        end_ns = self._success_ns if result.reason == EndReason.SUCCEEDED else first_ns + seconds_to_ns(time_limit_s)
-        expected = round((end_ns - first_ns) / self._contract.control_dt_ns)
         complete = self._pace is Pace.LOCKSTEP and result.reason in (EndReason.SUCCEEDED, EndReason.TIME_LIMIT)
         deadline = time.monotonic() + (SETTLE_S if complete else 0.1)
         while True:
             sent, raw = (_of_run(list(commands), result.run_id) for commands in (self._sent, self._raw))
-            if time.monotonic() > deadline or (complete and min(len(sent), len(raw)) >= expected):
-                return (sent[:expected], raw[:expected]) if complete else (sent, raw)
+            expected = self._periods(result, first_ns) if complete else None
+            if expected is not None and min(len(sent), len(raw)) >= expected:
+                return sent[:expected], raw[:expected]
+            if time.monotonic() > deadline:
+                return sent, raw
             time.sleep(0.005)
+
+    def _periods(self, result: RunPolicy.Result, first_ns: int) -> int | None:
+        """Control periods from the first observation to the end; None while the news of a success is on its way."""
+        if result.reason == EndReason.TIME_LIMIT:
+            return stamp_to_ns(result.duration) // self._contract.control_dt_ns
+        if self._success_ns <= first_ns:
+            return None
+        return (self._success_ns - first_ns) // self._contract.control_dt_ns
 
     def _on_time(self, sent: list[RobotCommand]) -> float | None:
         """Share of control periods whose command came within ON_TIME_FACTOR periods of the one before."""
@@ -137,10 +147,14 @@ class RosRollout:
         return rows.reshape(len(commands), len(self._contract.command_names))
 
     def _call(self, client: Any, request: Any) -> Any:
-        return _wait(client.call_async(request), CALL_TIMEOUT_S, f"{client.srv_name} to answer")
+        return self._wait(client.call_async(request), CALL_TIMEOUT_S, f"{client.srv_name} to answer")
 
     def _policy_is_idle(self) -> bool:
         return bool(self._statuses) and self._statuses[-1].state == PolicyStatus.IDLE
+
+    def _on_status(self, status: PolicyStatus) -> None:
+        self._policy_heard_s = time.monotonic()
+        self._statuses.append(status)
 
     def _on_episode(self, event: EpisodeEvent) -> None:
         if event.event == EpisodeEvent.SUCCESS:
@@ -153,24 +167,25 @@ class RosRollout:
 
             self._node.create_subscription(Image, camera.topic, forward, self._pace.sensor_qos)
 
+    def _wait(self, future: Future, timeout_s: float, what: str) -> Any:
+        """The future's result. Raises: VlaError after `timeout_s`, when the policy node falls silent, or at shutdown."""
+        done = threading.Event()
+        future.add_done_callback(lambda _: done.set())
+        deadline = time.monotonic() + timeout_s
+        while not done.wait(0.2):
+            if not rclpy.ok():
+                raise VlaError(f"shut down while waiting for {what}")
+            if time.monotonic() > deadline:
+                raise VlaError(f"waited {timeout_s:g} s for {what}")
+            if time.monotonic() - self._policy_heard_s > SILENT_S:
+                raise VlaError(f"no /vla/status for {SILENT_S:g} s while waiting for {what}; has the policy node ended?")
+        return future.result()
+
     def _spin(self) -> None:
         try:
             self._executor.spin()
         except (ExternalShutdownException, rclpy.executors.ShutdownException):
             return
-
-
-def _wait(future: Future, timeout_s: float, what: str) -> Any:
-    """The future's result. Raises: VlaError after `timeout_s` or when ROS is shut down."""
-    done = threading.Event()
-    future.add_done_callback(lambda _: done.set())
-    deadline = time.monotonic() + timeout_s
-    while not done.wait(0.2):
-        if not rclpy.ok():
-            raise VlaError(f"shut down while waiting for {what}")
-        if time.monotonic() > deadline:
-            raise VlaError(f"waited {timeout_s:g} s for {what}")
-    return future.result()
 
 
 def _of_run(commands: list[RobotCommand], run_id: int) -> list[RobotCommand]:

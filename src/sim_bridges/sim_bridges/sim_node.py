@@ -6,6 +6,8 @@ slow machine as on a fast one. realtime: stamps are system time, as on a robot, 
 
 from __future__ import annotations
 
+import logging
+import signal
 import sys
 import threading
 import time
@@ -15,8 +17,10 @@ from queue import Empty, SimpleQueue
 
 import rclpy
 from rclpy._rclpy_pybind11 import RCLError
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.exceptions import ParameterException
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 from vla_msgs.msg import EpisodeEvent
 from vla_msgs.srv import ResetSim
 
@@ -29,6 +33,7 @@ from vla_policy.errors import VlaError
 from vla_policy.types import NS_PER_S
 from vla_policy_node.messages import ns_to_stamp
 from vla_policy_node.pace import Pace
+from vla_policy_node.serving import serve_until_signal
 
 SLICE_NS = 10_000_000  # how finely realtime follows the newest command
 REPEAT_S = 0.5  # lockstep: how often a waiting simulator repeats its observation for late joiners
@@ -36,6 +41,7 @@ COMMAND_MAX_AGE_S = 0.25  # realtime: as a robot's driver, hold when commands st
 RESET_TIMEOUT_S = 30.0
 MAX_LAG_S = 0.1  # realtime: a longer delay is not caught up
 START_TIME_NS = NS_PER_S  # sim time 0 would read as "not set"
+EXIT_FAILED = 1
 
 
 class SimNode(Node):
@@ -59,6 +65,11 @@ class SimNode(Node):
     def start(self) -> None:
         """Build the sim and its first scene. Raises: VlaError when that fails."""
         self._loop.start(str(self.get_parameter("task").value), int(self.get_parameter("seed").value))
+
+    @property
+    def failure(self) -> str:
+        """Why the sim stopped by itself; empty while it runs."""
+        return self._loop.failure
 
     def close(self) -> None:
         """Stop the sim's thread and the node."""
@@ -89,23 +100,28 @@ class SimLoop:
         self._wake = wake
         self._requests: SimpleQueue[tuple[str, int, Future[tuple[Episode, int]]]] = SimpleQueue()
         self._closing = False
+        self.failure = ""
         self._offset_ns = START_TIME_NS
         self._succeeded = False
         self._sim: Sim
         self._episode: Episode
 
     def start(self, task: str, seed: int) -> None:
-        """Begin the thread and wait for the first scene. Raises: VlaError when the sim cannot be built."""
+        """Begin the thread and wait for the first scene. Raises: VlaError when that fails."""
         first = self.reset(task, seed)
-        built: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run, args=(built,), name="sim", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="sim", daemon=True)
         self._thread.start()
-        built.result(RESET_TIMEOUT_S)
-        first.result(RESET_TIMEOUT_S)
+        try:
+            first.result(RESET_TIMEOUT_S)
+        except TimeoutError:
+            raise VlaError(f"sim '{self._sim_name}': no first scene within {RESET_TIMEOUT_S:g} s") from None
 
     def reset(self, task: str, seed: int) -> Future[tuple[Episode, int]]:
         """Ask for a new scene; the future holds the episode and the stamp of its first observation [ns]."""
         future: Future[tuple[Episode, int]] = Future()
+        if seed < 0:
+            future.set_exception(VlaError(f"seed: got {seed}, expected 0 or more"))
+            return future
         self._requests.put((task, seed, future))
         self._wake.set()
         return future
@@ -117,27 +133,27 @@ class SimLoop:
         if hasattr(self, "_thread"):
             self._thread.join(5.0)
 
-    def _run(self, built: Future[None]) -> None:
+    def _run(self) -> None:
+        # Whatever goes wrong in a simulator must end the node in words; a robot that stands still explains nothing.
         try:
-            self._sim = make_sim(self._sim_name, self._contract)
-            self._episode = Episode(self._sim.tasks[0], 0, "")
-        except VlaError as problem:
-            built.set_exception(problem)
-            return
-        built.set_result(None)
+            self._live()
+        except Exception as problem:  # noqa: BLE001
+            self.failure = str(problem) if isinstance(problem, VlaError) else f"{type(problem).__name__}: {problem}"
+            if not isinstance(problem, VlaError):
+                logging.getLogger(__name__).exception("sim '%s'", self._sim_name)
+            while not self._requests.empty():
+                self._requests.get()[2].set_exception(VlaError(self.failure))
+
+    def _live(self) -> None:
+        self._sim = make_sim(self._sim_name, self._contract)
+        self._episode = Episode(self._sim.tasks[0], 0, "")
         self._serve_requests()
         advance = self._advance_lockstep if self._pace is Pace.LOCKSTEP else self._advance_realtime
-        self._due = time.monotonic()
-        try:
-            while not self._closing:
-                advance()
-                self._serve_requests()
-        except RCLError:
-            if rclpy.ok():
-                raise
-            # a signal shut ROS down between two messages
-        finally:
-            self._sim.close()
+        self._due_s = time.monotonic()
+        while not self._closing:
+            advance()
+            self._serve_requests()
+        self._sim.close()
 
     def _serve_requests(self) -> None:
         while True:
@@ -146,17 +162,19 @@ class SimLoop:
             except Empty:
                 return
             try:
-                self._episode = self._sim.reset(task or self._episode.task, seed)
+                future.set_result(self._begin_episode(task or self._episode.task, seed))
             except VlaError as problem:
                 future.set_exception(problem)
-                continue
-            self._succeeded = False
-            self._intake.clear()
-            self._offset_ns += self._contract.control_dt_ns  # a new scene is seen later than the last of the old one
-            stamp_ns = self._now_ns()
-            self._publisher.publish_event(EpisodeEvent.START, self._episode, stamp_ns, "")
-            self._publish(stamp_ns)
-            future.set_result((self._episode, stamp_ns))
+
+    def _begin_episode(self, task: str, seed: int) -> tuple[Episode, int]:
+        self._episode = self._sim.reset(task, seed)
+        self._succeeded = False
+        self._intake.clear()
+        self._offset_ns += self._contract.control_dt_ns  # a new scene is seen later than the last of the old one
+        stamp_ns = self._now_ns()
+        self._publisher.publish_event(EpisodeEvent.START, self._episode, stamp_ns, "")
+        self._publish(stamp_ns)
+        return self._episode, stamp_ns
 
     def _now_ns(self) -> int:
         if self._pace is Pace.REALTIME:
@@ -185,32 +203,35 @@ class SimLoop:
         for _ in range(self._contract.control_dt_ns // SLICE_NS):
             command = self._intake.newest(self._now_ns(), COMMAND_MAX_AGE_S)
             self._sim.advance(command, SLICE_NS)
-            self._due = max(self._due + SLICE_NS / NS_PER_S, time.monotonic() - MAX_LAG_S)
-            time.sleep(max(0.0, self._due - time.monotonic()))
+            self._due_s = max(self._due_s + SLICE_NS / NS_PER_S, time.monotonic() - MAX_LAG_S)
+            time.sleep(max(0.0, self._due_s - time.monotonic()))
         self._publish(self._now_ns())
 
 
 def main() -> None:
-    """Run the node until it is shut down; leave with code 1 and one line if it cannot start."""
-    rclpy.init()
+    """Run the node until it is shut down; leave with code 1 and one line if it cannot start or go on."""
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as SIGINT does, it ends the building of a scene
     executor = SingleThreadedExecutor()
     node: SimNode | None = None
-    code = 0
+    failure = ""
     try:
         node = SimNode()
         executor.add_node(node)
         node.start()
-        executor.spin()
-    except VlaError as problem:
-        rclpy.logging.get_logger("sim_node").error(str(problem))
-        code = 1
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
+        serve_until_signal(executor, lambda: bool(node.failure))
+        failure = node.failure
+    except (VlaError, ParameterException) as problem:
+        failure = str(problem)
+    except KeyboardInterrupt:
+        rclpy.logging.get_logger("sim_node").info("interrupted before the first scene")
     finally:
         if node is not None:
             node.close()
         rclpy.try_shutdown()
-    sys.exit(code)
+    if failure:
+        rclpy.logging.get_logger("sim_node").error(failure)
+        sys.exit(EXIT_FAILED)
 
 
 if __name__ == "__main__":

@@ -22,17 +22,17 @@ def find_policy(name_or_path: str) -> Path:
 
 def _find(name_or_path: str, folder: str, suffix: str) -> Path:
     path = Path(name_or_path)
-    if path.exists():
-        return path
-    if path.name == name_or_path:  # a bare name
-        roots = share_roots()
-        for root in roots:
-            candidate = root / folder / f"{name_or_path}{suffix}"
-            if candidate.exists():
-                return candidate
-        shipped = sorted({entry.stem for root in roots for entry in (root / folder).glob(f"*{suffix}")})
-        raise ConfigError(f"got '{name_or_path}', expected a path or a name in {folder}; {nearest(name_or_path, shipped)}")
-    raise ConfigError(f"{name_or_path}: no such file or folder; give an existing path or the name of a shipped one")
+    bare = path.name == name_or_path
+    roots = share_roots() if bare else []
+    # Names come first: a folder `tabletop` that happens to lie about here must not hide the shipped one.
+    for candidate in (*(root / folder / f"{name_or_path}{suffix}" for root in roots), path):
+        if candidate.exists():
+            return candidate
+    if not bare:
+        raise ConfigError(f"{path}: no such file or folder; give an existing path or the name of a shipped one")
+    shipped = sorted({entry.stem for root in roots for entry in (root / folder).glob(f"*{suffix}")})
+    hint = nearest(name_or_path, shipped)
+    raise ConfigError(f"got '{name_or_path}', expected a path or a name in {folder}; {hint}")
 
 
 def share_roots() -> list[Path]:

@@ -14,7 +14,9 @@ from typing import Protocol
 
 from vla_policy.errors import InstructionError, ObservationError
 from vla_policy.observation.buffer import ObservationBuffer, ObservationIncomplete, Sample, camera_channel
-from vla_policy.types import NS_PER_S, ActionChunk, Observation
+from vla_policy.types import NS_PER_S, ActionChunk, Observation, seconds_to_ns
+
+FIRST_OBSERVATION_S = 5.0  # a run that has not begun to move may wait longer for its streams
 
 
 class EndReason(IntEnum):
@@ -77,7 +79,7 @@ class RunProgress:
 
     @property
     def elapsed_ns(self) -> int:
-        """ROS time from the first to the newest observation used [ns]."""
+        """ROS time from the first to the newest observation used, or to that which reached the time limit [ns]."""
         return 0 if self.first_ns is None else self.observation_ns - self.first_ns
 
 
@@ -87,7 +89,8 @@ class PolicyRun:
     decode: turns a buffer Sample into an Observation; raises ObservationError for what the contract does not allow.
     cameras: names of the cameras the policy looks through.
     slack_ns: how much earlier than its grid time an observation may be stamped (camera jitter).
-    lost_after_s: steady time without a complete observation after which the run ends.
+    lost_after_s: steady time without a complete observation after which the run ends; at least FIRST_OBSERVATION_S
+        before the first one.
     """
 
     def __init__(self, request: RunRequest, policy: SteppedPolicy, buffer: ObservationBuffer,
@@ -101,7 +104,7 @@ class PolicyRun:
         self._cameras = [camera_channel(name) for name in cameras]
         self._slack_ns = slack_ns
         self._notice_ns = policy.period_ns + slack_ns
-        self._lost_after_ns = round(lost_after_s * NS_PER_S)
+        self._lost_after_ns = seconds_to_ns(lost_after_s)
         self._next_tick_ns: int | None = None
         self._last_seen_steady_ns: int | None = None
 
@@ -123,7 +126,11 @@ class PolicyRun:
         if not self._is_due(complete_ns):
             return self._wait(now_ns, steady_ns)
         if self._is_over(complete_ns):
+            self.progress.observation_ns = complete_ns
             return RunEnd(EndReason.TIME_LIMIT, f"the time limit of {self.request.time_limit_ns / NS_PER_S:g} s passed")
+        # In simulated time an observation may overtake the clock; it is not late for that.
+        if self._buffer.faults(max(now_ns, complete_ns)):
+            return self._wait(now_ns, steady_ns)
         try:
             sample = self._buffer.sample(complete_ns)
         except ObservationIncomplete:
@@ -165,7 +172,10 @@ class PolicyRun:
             return None
         faults = self._buffer.faults(now_ns)
         self.progress.waiting_for = "; ".join(faults.values()) or "the streams are fresh but stand still"
-        if silent_ns < self._lost_after_ns:
+        patience_ns = self._lost_after_ns
+        if not self.progress.inferences:
+            patience_ns = max(patience_ns, seconds_to_ns(FIRST_OBSERVATION_S))
+        if silent_ns < patience_ns:
             return None
         return RunEnd(EndReason.OBSERVATION_LOST,
                       f"no complete observation for {silent_ns / NS_PER_S:.1f} s: {self.progress.waiting_for}")

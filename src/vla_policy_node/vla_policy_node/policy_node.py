@@ -6,8 +6,11 @@ one; one run at a time. The guard, another process, has the last word before the
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
+import traceback
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,11 @@ import rclpy
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.duration import Duration
+from rclpy.exceptions import ParameterException
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from std_msgs.msg import String
 from vla_msgs.action import RunPolicy
@@ -33,10 +39,24 @@ from vla_policy_node.observation_streams import ObservationStreams
 from vla_policy_node.pace import LATCHED, RELIABLE, Pace
 from vla_policy_node.run_status import status_message
 from vla_policy_node.run_worker import RunWorker
+from vla_policy_node.serving import serve_until_signal
 
 CONFIGURE_TIMEOUT_S = 300.0
 STATUS_PERIOD_S = 0.5
-GUARD_SETTLE_S = 1.0  # how long a run waits for a guard that is absent or still latched
+GUARD_SILENT_S = 5.0  # the guard repeats its status every second
+GUARD_SETTLE_S = 1.0  # how long a run bears a guard that is absent or still latched
+LOCKSTEP_LOST_S = 30.0  # a slow simulator is no fault
+REALTIME_LOST_SHARE = 0.8  # of the guard's silence: a run without a camera ends by name before the guard latches
+LAST_WORDS_S = 1.0  # how long a node that leaves waits until its guard and client have heard so
+EXIT_REFUSED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _ClientRun:
+    """The run of an action client, from the accepted goal to its result."""
+
+    run_id: int
+    ended: Future = field(default_factory=Future)
 
 
 class PolicyNode(LifecycleNode):
@@ -49,15 +69,21 @@ class PolicyNode(LifecycleNode):
         self.declare_parameter("device", "auto")
         self.declare_parameter("pace", "realtime")
         self.declare_parameter("instruction", "")
-        self.declare_parameter("observation_timeout_s", 2.0)
+        self.declare_parameter("observation_timeout_s", 0.0)  # 0: the pace's own
         self.declare_parameter("autostart", True)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # sim time may stand still; patience may not
         self._worker: RunWorker | None = None
+        self._streams: ObservationStreams | None = None
         self._active = False
         self._safety: SafetyStatus | None = None
+        self._safety_heard_s = 0.0
+        self._unguarded: tuple[int, float] | None = None  # run, and since when it has no guard
         self._run_id = time.time_ns() // 1_000_000  # a restarted node must not reuse the ids of its runs
-        self._ended: Future | None = None
+        self._client: _ClientRun | None = None
         self._entities: list[tuple[Any, Any]] = []
+        # It lives as long as the node, so that the result of a run reaches its client after a clean-up too.
+        self._server = ActionServer(self, RunPolicy, "/vla/run", self._execute, goal_callback=self._on_goal,
+                                    cancel_callback=self._on_cancel)
 
     # ---- lifecycle ----------------------------------------------------------------------------------------------
 
@@ -66,17 +92,20 @@ class PolicyNode(LifecycleNode):
         try:
             self._configure()
         except (VlaError, TimeoutError) as problem:
-            self.get_logger().error(str(problem))
-            self._tear_down()
-            return TransitionCallbackReturn.FAILURE
-        return TransitionCallbackReturn.SUCCESS
+            self.get_logger().error(str(problem) or f"not configured within {CONFIGURE_TIMEOUT_S:g} s")
+        except Exception:  # noqa: BLE001 - rclpy would swallow it without a word
+            self.get_logger().error(f"configuring failed:\n{traceback.format_exc()}")
+        else:
+            return TransitionCallbackReturn.SUCCESS
+        self._tear_down()
+        return TransitionCallbackReturn.FAILURE
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Accept runs; start the one of the `instruction` parameter if it is set."""
         self._active = True
         instruction = self._text("instruction")
         if instruction:
-            self._begin(RunRequest(self._next_run_id(), instruction))
+            self._worker.replace(self._make_run(RunRequest(self._next_run_id(), instruction)))
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -101,14 +130,22 @@ class PolicyNode(LifecycleNode):
         return self.trigger_configure() == good and self.trigger_activate() == good
 
     def close(self) -> None:
-        """End the run and free the policy, whatever the lifecycle state."""
+        """End the run, tell guard and client, free the policy; whatever the lifecycle state."""
+        self._active = False
+        if self._worker is not None and self._worker.run is not None:
+            self._worker.end(EndReason.DEACTIVATED, "the policy node was shut down")
+            deadline_s = time.monotonic() + LAST_WORDS_S
+            while (self._worker.run or self._client) and time.monotonic() < deadline_s:
+                self.executor.spin_once(timeout_sec=0.05)
+            self._chunks.wait_for_all_acked(Duration(seconds=LAST_WORDS_S))
         self._tear_down()
+        self._server.destroy()
         self.destroy_node()
 
     def _configure(self) -> None:
         self._contract = load_contract(_required_path(self._text("contract"), "contract", "config/robots/<robot>.yaml"))
         bundle = _required_path(self._text("bundle"), "bundle", "the folder of a policy bundle")
-        pace = Pace.parse(self._text("pace"))
+        self._pace = pace = Pace.parse(self._text("pace"))
         self._worker = RunWorker(lambda: self.get_clock().now().nanoseconds, self._on_chunk, self._on_end)
         self._policy: Policy = self._worker.call(lambda: self._load(bundle), CONFIGURE_TIMEOUT_S)
         self._streams = ObservationStreams(self, self._contract, pace, self._worker.notify)
@@ -117,10 +154,8 @@ class PolicyNode(LifecycleNode):
         self._subscribe(SafetyStatus, "/vla/safety", self._on_safety, LATCHED)
         self._subscribe(EpisodeEvent, "/vla/episode", self._on_episode, LATCHED)
         self._subscribe(String, "/instruction", self._on_instruction, RELIABLE)
-        timer = self.create_timer(STATUS_PERIOD_S, self._publish_status, clock=self._steady)
+        timer = self.create_timer(STATUS_PERIOD_S, self._on_timer, clock=self._steady)
         self._entities.append((timer, self.destroy_timer))
-        self._server = ActionServer(self, RunPolicy, "/vla/run", self._execute, goal_callback=self._on_goal,
-                                    cancel_callback=self._on_cancel)
         names = ", ".join(self._policy.config.cameras)
         self.get_logger().info(f"policy {bundle} is ready for {self._contract.name} (cameras {names})")
 
@@ -134,9 +169,8 @@ class PolicyNode(LifecycleNode):
         if self._worker is not None:
             self._worker.close()
             self._worker = None
-        if getattr(self, "_streams", None) is not None:
+        if self._streams is not None:
             self._streams.destroy()
-            self._server.destroy()
             self._streams = None
         for entity, destroy in self._entities:
             destroy(entity)
@@ -148,43 +182,37 @@ class PolicyNode(LifecycleNode):
         self._run_id += 1
         return self._run_id
 
-    def _begin(self, request: RunRequest) -> bool:
-        """Start a run; False while another is active. Its end comes through `_on_end`."""
-        run = PolicyRun(request, self._policy, self._streams.buffer, self._streams.decode, self._policy.config.cameras,
-                        slack_ns=self._contract.action_dt_ns // 2,
-                        lost_after_s=self.get_parameter("observation_timeout_s").value)
-        if not self._worker.start(run):
-            return False
+    def _make_run(self, request: RunRequest) -> PolicyRun:
+        # Lockstep stamps are exact; a robot's cameras jitter around their period.
+        slack_ns = 0 if self._pace is Pace.LOCKSTEP else self._contract.action_dt_ns // 2
         self.get_logger().info(f"run {request.run_id}: '{request.instruction}'")
-        self._check_guard(request.run_id, patience_s=GUARD_SETTLE_S)
-        return True
+        return PolicyRun(request, self._policy, self._streams.buffer, self._streams.decode, self._policy.config.cameras,
+                         slack_ns, self._lost_after_s())
 
-    def _check_guard(self, run_id: int, patience_s: float) -> None:
-        """End run `run_id` if no guard speaks or the guard is latched, after `patience_s` of a second look."""
-        run = self._worker.run
-        if run is None or run.request.run_id != run_id:
+    def _lost_after_s(self) -> float:
+        given_s = float(self.get_parameter("observation_timeout_s").value)
+        if given_s > 0:
+            return given_s
+        return LOCKSTEP_LOST_S if self._pace is Pace.LOCKSTEP else REALTIME_LOST_SHARE * self._contract.watchdog.silence_s
+
+    def _watch_guard(self) -> None:
+        """End a run that no guard watches or that a latched guard ignores."""
+        run, fault = self._worker.run, self._guard_fault()
+        if run is None or fault is None:
+            self._unguarded = None
             return
-        words = self._guard_fault()
-        if words is None:
-            return
-        if patience_s > 0:
-            self._once(patience_s, lambda: self._check_guard(run_id, 0.0))
-        else:
-            self._worker.end(EndReason.SAFETY_STOP, words)
+        run_id, now_s = run.request.run_id, time.monotonic()
+        if self._unguarded is None or self._unguarded[0] != run_id:
+            self._unguarded = (run_id, now_s)  # the news of a reset may be on its way
+        elif now_s - self._unguarded[1] >= GUARD_SETTLE_S:
+            self._worker.end(EndReason.SAFETY_STOP, fault, only=run)
 
     def _guard_fault(self) -> str | None:
-        if self._safety is None:
+        if self._safety is None or time.monotonic() - self._safety_heard_s > GUARD_SILENT_S:
             return "no guard speaks on /vla/safety; start guard_node before a run"
         if self._safety.state == SafetyStatus.STOPPED:
             return f"the guard is latched: {self._safety.message}; call /vla/safety/reset"
         return None
-
-    def _once(self, delay_s: float, action: Any) -> None:
-        def fire() -> None:
-            self.destroy_timer(timer)
-            action()
-
-        timer = self.create_timer(delay_s, fire, clock=self._steady)
 
     # ---- worker thread ------------------------------------------------------------------------------------------
 
@@ -201,74 +229,71 @@ class PolicyNode(LifecycleNode):
         self._chunks.publish(end_of_run_msg(run.request.run_id, now_ns, self._contract))
         log = self.get_logger().info if end.reason <= EndReason.CANCELED else self.get_logger().error
         log(f"run {run.request.run_id} ended: {end.reason.name}: {end.message}")
-        ended, self._ended = self._ended, None
-        if ended is not None:
-            ended.set_result((run, end))
+        client = self._client
+        if client is not None and client.run_id == run.request.run_id:
+            client.ended.set_result((run, end))
+            self.executor.wake()  # while simulated time waits no message does
 
     # ---- topics -------------------------------------------------------------------------------------------------
 
     def _on_safety(self, msg: SafetyStatus) -> None:
-        self._safety = msg
-        run = self._worker.run if self._worker else None
+        self._safety, self._safety_heard_s = msg, time.monotonic()
+        run = self._worker.run
         if run is not None and msg.state == SafetyStatus.STOPPED and msg.run_id == run.request.run_id:
-            self._worker.end(EndReason.SAFETY_STOP, msg.message)
+            words = "; ".join(filter(None, (self._guard_fault(), run.progress.waiting_for)))
+            self._worker.end(EndReason.SAFETY_STOP, words, only=run)
 
     def _on_episode(self, msg: EpisodeEvent) -> None:
-        run = self._worker.run if self._worker else None
+        run = self._worker.run
         if run is None or msg.event == EpisodeEvent.START:
             return
         if stamp_to_ns(msg.header.stamp) <= (run.progress.first_ns or run.request.not_before_ns):
             return  # the end of an earlier episode
         reason = EndReason.SUCCEEDED if msg.event == EpisodeEvent.SUCCESS else EndReason.FAILED
-        self._worker.end(reason, msg.message or f"{msg.task}: {reason.name.lower()}")
+        self._worker.end(reason, msg.message or f"{msg.task}: {reason.name.lower()}", only=run)
 
     def _on_instruction(self, msg: String) -> None:
         """Start, change or (empty text) stop a run without a client; a run of an action client is left alone."""
         if not self._active:
             self.get_logger().warning(f"/instruction '{msg.data}' ignored: the node is not active")
-        elif self._ended is not None:
+        elif self._client is not None:
             self.get_logger().warning(f"/instruction '{msg.data}' refused: a /vla/run client owns the run; cancel it first")
+        elif msg.data.strip():
+            self._worker.replace(self._make_run(RunRequest(self._next_run_id(), msg.data)))
         else:
-            self._worker.end(EndReason.CANCELED, "a new /instruction came")
-            if msg.data.strip():
-                self._begin_when_free(RunRequest(self._next_run_id(), msg.data))
-
-    def _begin_when_free(self, request: RunRequest, tries: int = 40) -> None:
-        """Start as soon as the worker has let go of the previous run; it does so after the step under way."""
-        if not self._begin(request):
-            if tries == 0:
-                self.get_logger().error(f"run {request.run_id}: the previous run did not end; send the instruction again")
-            else:
-                self._once(0.05, lambda: self._begin_when_free(request, tries - 1))
+            self._worker.end(EndReason.CANCELED, "an empty /instruction came")
 
     # ---- the RunPolicy action -----------------------------------------------------------------------------------
 
     def _on_goal(self, goal: RunPolicy.Goal) -> GoalResponse:
-        if not self._active or self._worker.run is not None or self._ended is not None:
+        if not self._active or self._worker.run is not None or self._client is not None:
             why = "another run is active; cancel it first" if self._active else "the node is not active"
             self.get_logger().warning(f"goal '{goal.instruction}' rejected: {why}")
             return GoalResponse.REJECT
-        self._ended = Future(executor=self.executor)
+        self._client = _ClientRun(self._next_run_id())
         return GoalResponse.ACCEPT
 
     def _on_cancel(self, handle: ServerGoalHandle) -> CancelResponse:
-        self._worker.end(EndReason.CANCELED, "canceled by the client")
+        if self._worker is not None:
+            self._worker.end(EndReason.CANCELED, "canceled by the client")
         return CancelResponse.ACCEPT
 
     async def _execute(self, handle: ServerGoalHandle) -> RunPolicy.Result:
-        goal, ended = handle.request, self._ended
-        request = RunRequest(self._next_run_id(), goal.instruction, stamp_to_ns(goal.time_limit),
-                             stamp_to_ns(goal.not_before))
-        if not self._begin(request):
-            self._ended = None
+        client, goal = self._client, handle.request
+        request = RunRequest(client.run_id, goal.instruction, stamp_to_ns(goal.time_limit), stamp_to_ns(goal.not_before))
+        if not (self._active and self._worker.start(self._make_run(request))):
+            self._client = None
             handle.abort()
-            return RunPolicy.Result(reason=int(EndReason.DEACTIVATED), message="the node stopped accepting runs",
-                                    run_id=request.run_id)
+            return RunPolicy.Result(reason=int(EndReason.DEACTIVATED), run_id=request.run_id,
+                                    message="the policy node was deactivated before the run began")
+        if handle.is_cancel_requested:
+            self._on_cancel(handle)
         feedback = self.create_timer(STATUS_PERIOD_S, lambda: self._publish_feedback(handle), clock=self._steady)
-        run, end = await ended
+        run, end = await client.ended
         self.destroy_timer(feedback)
+        self._client = None
         self._close_goal(handle, end)
-        return RunPolicy.Result(reason=int(end.reason), message=end.message, run_id=run.request.run_id,
+        return RunPolicy.Result(reason=int(end.reason), message=end.message, run_id=request.run_id,
                                 inferences=run.progress.inferences, duration=ns_to_duration(run.progress.elapsed_ns))
 
     @staticmethod
@@ -288,8 +313,12 @@ class PolicyNode(LifecycleNode):
                 run_id=run.request.run_id, inferences=progress.inferences, elapsed=ns_to_duration(progress.elapsed_ns),
                 status=progress.waiting_for or "running"))
 
+    def _on_timer(self) -> None:
+        self._watch_guard()
+        self._publish_status()
+
     def _publish_status(self, run: PolicyRun | None = None) -> None:
-        run = run or (self._worker.run if self._worker else None)
+        run = run or self._worker.run
         self._statuses.publish(status_message(self.get_clock().now().nanoseconds, self._active, run,
                                               self._streams.buffer, self._policy.history_frames))
 
@@ -315,20 +344,26 @@ def _required_path(text: str, parameter: str, expected: str) -> Path:
 
 def main() -> None:
     """Run the node; with `autostart` it configures and activates itself and leaves with code 1 if it cannot."""
-    rclpy.init()
-    node = PolicyNode()
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as SIGINT does, it ends a long configure
     executor = SingleThreadedExecutor()
-    executor.add_node(node)
+    node: PolicyNode | None = None
     code = 0
     try:
+        node = PolicyNode()
+        executor.add_node(node)
         if node.get_parameter("autostart").value and not node.bring_up():
-            code = 1
+            code = EXIT_REFUSED
         else:
-            executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
+            serve_until_signal(executor)
+    except KeyboardInterrupt:
+        rclpy.logging.get_logger("policy_node").info("interrupted before it was ready")
+    except ParameterException as problem:
+        rclpy.logging.get_logger("policy_node").error(str(problem))
+        code = EXIT_REFUSED
     finally:
-        node.close()
+        if node is not None:
+            node.close()
         rclpy.try_shutdown()
     sys.exit(code)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ POLL_S = 0.05  # how long the thread sleeps at most when nothing arrives
 
 
 class RunWorker:
-    """A daemon thread that steps the current run whenever `notify` says that something arrived.
+    """A daemon thread that steps the active run whenever `notify` says that something arrived.
 
     now_ns: ROS time. on_chunk(run, chunk), on_end(run, end): called in this thread.
     """
@@ -30,6 +31,7 @@ class RunWorker:
         self._jobs: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
         self._lock = threading.Lock()
         self._run: PolicyRun | None = None
+        self._next: PolicyRun | None = None
         self._begun = False
         self._requested_end: RunEnd | None = None
         self._closing = False
@@ -53,16 +55,30 @@ class RunWorker:
         with self._lock:
             if self._run is not None:
                 return False
-            self._run, self._requested_end = run, None
-            self._begun = False
+            self._run = run
         self._wake.set()
         return True
 
-    def end(self, reason: EndReason, message: str) -> None:
-        """End the active run from outside; nothing happens without one. The first reason given is kept."""
+    def replace(self, run: PolicyRun) -> None:
+        """Cancel the active run and begin `run` as soon as the step under way is done; the last one wins."""
         with self._lock:
-            if self._run is not None and self._requested_end is None:
-                self._requested_end = RunEnd(reason, message)
+            if self._run is None:
+                self._run = run
+            else:
+                self._next = run
+                self._requested_end = self._requested_end or RunEnd(EndReason.CANCELED, "a new instruction came")
+        self._wake.set()
+
+    def end(self, reason: EndReason, message: str, only: PolicyRun | None = None) -> None:
+        """End the active run from outside, and the one that waits to replace it. The first reason is kept.
+
+        only: do so only while this very run is active.
+        """
+        with self._lock:
+            if self._run is None or (only is not None and only is not self._run):
+                return
+            self._next = None
+            self._requested_end = self._requested_end or RunEnd(reason, message)
         self._wake.set()
 
     def notify(self) -> None:
@@ -86,23 +102,30 @@ class RunWorker:
                 self._advance(self._run)
 
     def _advance(self, run: PolicyRun) -> None:
-        outcome = self._requested_end or self._poll(run)
-        if isinstance(outcome, RunEnd):
-            with self._lock:
-                self._run = None
-            self._on_end(run, outcome)
-        elif outcome is not None:
-            self._on_chunk(run, outcome)
-            self._wake.set()  # a late tick may already be due
+        end = self._requested_end or self._step(run)
+        if end is None:
+            return
+        with self._lock:
+            self._run, self._next = self._next, None
+            self._begun, self._requested_end = False, None
+        self._on_end(run, end)
+        self._wake.set()  # a run may have waited for this one to end
 
-    def _poll(self, run: PolicyRun) -> ActionChunk | RunEnd | None:
+    def _step(self, run: PolicyRun) -> RunEnd | None:
         # Whatever goes wrong in a model must end the run in words and stop the robot, never the thread.
         try:
             if not self._begun:
                 self._begun = True
+                self._wake.set()  # its first observation may be here already
                 return run.begin()
-            return run.poll(self._now_ns(), time.monotonic_ns())
+            outcome = run.poll(self._now_ns(), time.monotonic_ns())
+            if isinstance(outcome, ActionChunk):
+                self._on_chunk(run, outcome)
+                self._wake.set()  # a late tick may already be due
+                return None
+            return outcome
         except Exception as problem:  # noqa: BLE001
+            logging.getLogger(__name__).exception("run %d", run.request.run_id)
             return RunEnd(EndReason.POLICY_ERROR, f"inference failed: {type(problem).__name__}: {problem}")
 
 
