@@ -114,6 +114,28 @@ def test_a_new_run_starts_from_rest() -> None:
     assert decision.run_id == 2
 
 
+def test_the_first_opening_of_a_run_is_free() -> None:
+    guard = running()
+    guard.accept(chunk(T0 + DT_NS, twist_rows(8, gripper=0.0), run_id=2), T0 + DT_NS)
+    assert tick(guard, 1).sent.gripper == 0.0
+
+
+def test_a_late_tick_gains_no_speed() -> None:
+    guard = Guard(twist_contract())
+    guard.accept(chunk(T0, twist_rows(8, 0.4)), T0)
+    tick(guard, 0)
+    guard.accept(chunk(T0 + DT_NS, twist_rows(8, -0.4)), T0 + DT_NS)
+    decision = tick(guard, 4)
+    assert decision.sent is not None and decision.sent.arm[0] == pytest.approx(0.0)  # 0.2 m/s less, not 0.8
+
+
+def test_the_age_of_the_state_is_allowed_for_at_the_wall() -> None:
+    guard = Guard(twist_contract())
+    guard.accept(chunk(T0, twist_rows(8, 0.2)), T0)
+    decision = tick(guard, 0, state(T0 - DT_NS, position=(0.79, 0.0, 0.3)))
+    assert decision.sent is not None and decision.sent.arm[0] == pytest.approx(0.1)
+
+
 def test_two_commands_for_one_instant_gain_no_speed() -> None:
     guard = Guard(twist_contract())
     guard.accept(chunk(T0, twist_rows(8, 0.4)), T0)

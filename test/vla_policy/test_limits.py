@@ -96,7 +96,7 @@ def test_jumps_are_named_with_both_numbers() -> None:
 component = st.floats(-3.0, 3.0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(*[component] * 6).map(np.array), min_size=1, max_size=40))
 def test_a_robot_that_obeys_stays_inside_and_within_every_limit(requests: list[np.ndarray]) -> None:
     limiter, position, before = TwistLimiter(TWIST), np.array(CENTRE), np.zeros(6)
@@ -125,6 +125,27 @@ def test_a_pose_is_approached_from_where_the_robot_is_without_overshoot() -> Non
     assert path[:, 0].max() <= 0.6 + 1e-12
     assert steps.max() <= 0.4 * PERIOD_S + 1e-12
     assert np.abs(np.diff(np.concatenate([[0.0], steps]))).max() <= 4.0 * PERIOD_S**2 + 1e-12
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.floats(0.1, 0.9), st.sampled_from([0.004, 0.02, 0.05])), min_size=1, max_size=60))
+def test_whatever_poses_come_and_when_none_leads_outside(steps: list[tuple[float, float]]) -> None:
+    limiter = PoseLimiter(POSE)
+    for x, elapsed_s in steps:
+        sent = limiter.limit(pose((x, 0.0, 0.3)), state(0), elapsed_s, 0.0)
+        assert 0.2 - 1e-12 <= sent[0] <= 0.8 + 1e-12
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0.51, 0.75))
+def test_no_target_is_overshot(x: float) -> None:
+    path = np.array(follow(PoseLimiter(POSE), pose((x, 0.0, 0.3)), 30))
+    assert path[:, 0].max() <= x + 1e-9
+
+
+def test_a_quaternion_of_the_other_sign_is_the_same_turn() -> None:
+    sent = PoseLimiter(POSE).limit(pose(), state(0, quaternion=(0.0, 0.0, 0.0, -1.0)), PERIOD_S, 0.0)
+    np.testing.assert_allclose(sent, pose(), atol=1e-12)
 
 
 def test_a_turn_is_approached_within_its_limits() -> None:

@@ -40,7 +40,7 @@ class ArmLimiter(Protocol):
         """
 
     def hold(self, state: Observation | None) -> Vector | None:
-        """The arm values of the contract's stop behaviour; None: send nothing."""
+        """The arm values of the contract's stop behaviour, None: send nothing. Only `begin` leads on from a hold."""
 
 
 def arm_limiter(contract: RobotContract) -> ArmLimiter:
@@ -92,7 +92,6 @@ class TwistLimiter:
         return np.clip(linear, -outward[1], outward[0])
 
     def hold(self, state: Observation | None) -> Vector | None:
-        self._sent = np.zeros(6)
         return None if self._silent else np.zeros(6)
 
 
@@ -142,7 +141,6 @@ class PoseLimiter:
         return self._sent.copy()
 
     def hold(self, state: Observation | None) -> Vector | None:
-        self._linear, self._angular = np.zeros(3), np.zeros(3)
         if self._silent or (self._sent is None and state is None):
             return None
         self._sent = self._start(state)
@@ -190,8 +188,8 @@ class JointLimiter:
         if elapsed_s > 0:
             way = np.clip(request, self._low, self._high) - start
             distance = np.abs(way)
-            speed = np.minimum(distance / elapsed_s, _brake_speed(distance, self._acceleration, elapsed_s))
-            wanted = np.sign(way) * np.minimum(speed, self._velocity)
+            speed = np.minimum(_brake_speed(distance, self._acceleration, elapsed_s), self._velocity)
+            wanted = np.sign(way) * speed
             change = self._acceleration * elapsed_s
             self._speed = np.clip(wanted, self._speed - change, self._speed + change)
         position = start + self._speed * elapsed_s
@@ -201,7 +199,6 @@ class JointLimiter:
         return self._sent.copy()
 
     def hold(self, state: Observation | None) -> Vector | None:
-        self._speed = np.zeros(len(self._index))
         if self._silent or (self._sent is None and state is None):
             return None
         self._sent = self._start(state)
@@ -279,17 +276,19 @@ def _step(start: Vector, end: Vector, most: float) -> Vector:
 
 
 def _brake_speed(distance: Vector | float, acceleration: Vector | float, period_s: float) -> Vector | float:
-    """The highest speed from which braking by `acceleration * period` a period ends within `distance`.
+    """The highest speed now from which slowing down by s = acceleration * period in each later period ends in time.
 
-    Stopping takes v²/2a + v·T/2; solved for v. The square-root controller of point-to-point motion control.
+    k periods of v, v - s, … cover T·(k·v - s·k·(k-1)/2); k is the smallest number for which v <= k·s. For k = 1 the
+    target is reached within this period.
     """
-    half_step = acceleration * period_s / 2
-    return np.sqrt(half_step**2 + 2 * acceleration * distance) - half_step
+    step = acceleration * period_s
+    periods = np.maximum(np.ceil((np.sqrt(1 + 8 * distance / (step * period_s)) - 1) / 2), 1)
+    return distance / (periods * period_s) + step * (periods - 1) / 2
 
 
 def _approach(way: Vector, velocity: Vector, fastest: float, acceleration: float, period_s: float) -> Vector:
-    """The next velocity (3,) towards a target `way` ahead, without overshooting it where braking allows."""
+    """The next velocity (3,) towards a target `way` ahead, without overshooting it."""
     distance = float(np.linalg.norm(way))
-    speed = min(fastest, distance / period_s, float(_brake_speed(distance, acceleration, period_s)))
+    speed = min(fastest, float(_brake_speed(distance, acceleration, period_s)))
     wanted = way * (speed / distance) if distance > 0 else np.zeros(3)
     return _step(velocity, wanted, acceleration * period_s)
