@@ -33,6 +33,7 @@ ARGUMENTS = {
 }
 SIMS = ("tabletop", "none")
 PACES = ("lockstep", "realtime")
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")  # Fast DDS 3, and 2
 HEADLESS = ("auto", "true", "false")
 
 
@@ -40,10 +41,7 @@ def generate_launch_description() -> LaunchDescription:
     """Everything is decided in `bring_up`, once the arguments are known."""
     declared = [DeclareLaunchArgument(name, default_value=default, description=text)
                 for name, (default, text) in ARGUMENTS.items()]
-    profile = PathJoinSubstitution([FindPackageShare("vla_policy"), "config", "fastdds.xml"])
-    # Without it the default shared memory segment is smaller than one 640x480 image, and most are lost.
-    return LaunchDescription([*declared, SetEnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", profile),
-                              OpaqueFunction(function=bring_up)])
+    return LaunchDescription([*declared, OpaqueFunction(function=bring_up)])
 
 
 def bring_up(context: LaunchContext) -> list:
@@ -56,12 +54,18 @@ def bring_up(context: LaunchContext) -> list:
     policy = include("policy", contract=contract, bundle=str(find_policy(given["policy"])), pace=pace,
                      use_sim_time=str(pace == "lockstep").lower(), device=given["device"], instruction=given["instruction"])
     watched = given["headless"] == "false" or (given["headless"] == "auto" and "DISPLAY" in context.environment)
-    shared = [policy] + ([console(contract)] if watched else [])
+    shared = [*transport_profile(context), policy] + ([console(contract)] if watched else [])
     if on_robot:
         return shared
     sim = include("sim", sim=given["sim"], contract=contract, pace=pace, task=given["task"], seed=given["seed"])
     episodes = given["episodes"] or ("0" if given["instruction"] else "10")
-    return [sim, *shared] + ([] if episodes == "0" else [evaluate(given, contract, pace, episodes)])
+    return [*shared, sim] + ([] if episodes == "0" else [evaluate(given, contract, pace, episodes)])
+
+
+def transport_profile(context: LaunchContext) -> list:
+    """Shared memory for whole images, unless the user chose a profile; by default most 640x480 images are lost."""
+    profile = PathJoinSubstitution([FindPackageShare("vla_policy"), "config", "fastdds.xml"])
+    return [SetEnvironmentVariable(name, profile) for name in PROFILE_VARIABLES if name not in context.environment]
 
 
 def check(given: dict[str, str], all_configurations: dict[str, str]) -> None:
