@@ -106,4 +106,11 @@ def evaluate(given: dict[str, str], contract: str, pace: str, episodes: str) -> 
     if given["summary"]:
         arguments += ["--json", given["summary"]]
     return Node(package="sim_bridges", executable="evaluate", name="evaluate", output="screen", arguments=arguments,
-                on_exit=[Shutdown(reason="all episodes were played")])
+                on_exit=after_episodes)
+
+
+def after_episodes(event: object, context: LaunchContext) -> list:
+    """The launch ends with the episodes; with exit code 1, by an exception, where they could not be played."""
+    if event.returncode and not context.is_shutdown:
+        raise RuntimeError("the episodes could not be played, see the error above")
+    return [Shutdown(reason="all episodes were played")]

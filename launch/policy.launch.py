@@ -1,7 +1,7 @@
 """Starts the policy node and, never without it, the guard. Arguments: `ros2 launch vla_policy policy.launch.py -s`."""
 
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, LogInfo, RegisterEventHandler, Shutdown
+from launch.actions import DeclareLaunchArgument, LogInfo, RegisterEventHandler
 from launch.event_handlers import OnProcessExit
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
@@ -37,7 +37,7 @@ def guard_node() -> Node:
     return Node(package="vla_policy", executable="guard_node", name="guard_node", output="screen",
                 parameters=[{"contract": LaunchConfiguration("contract"), "pace": LaunchConfiguration("pace"),
                              "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}],
-                on_exit=[Shutdown(reason="the guard ended")])
+                on_exit=after_guard)
 
 
 def policy_node() -> Node:
@@ -49,8 +49,17 @@ def policy_node() -> Node:
                              "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}])
 
 
+def after_guard(event: object, context: LaunchContext) -> list:
+    """Nothing may drive the robot unguarded. An exception ends the launch with exit code 1."""
+    if context.is_shutdown:
+        return []
+    raise RuntimeError("the guard ended, see its last lines above; without it nothing may move")
+
+
 def after_policy(event: object, context: LaunchContext) -> list:
     """A policy that refused to start ends the launch; one that crashed leaves the guard to hold the robot."""
+    if context.is_shutdown:
+        return []
     if event.returncode == REFUSED:
-        return [Shutdown(reason="the policy node refused to start, see its error above")]
+        raise RuntimeError("the policy node refused to start, see its error above")
     return [LogInfo(msg="the policy node ended; the guard goes on and holds the robot")]

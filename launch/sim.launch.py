@@ -1,7 +1,7 @@
 """Starts the simulator node: the robot's topics, /clock in lockstep, /sim/reset. Arguments: `ros2 launch vla_policy sim.launch.py -s`."""
 
-from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, Shutdown
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
@@ -24,5 +24,12 @@ def generate_launch_description() -> LaunchDescription:
                           "pace": LaunchConfiguration("pace"),
                           "task": ParameterValue(LaunchConfiguration("task"), value_type=str),
                           "seed": ParameterValue(LaunchConfiguration("seed"), value_type=int)}],
-             on_exit=[Shutdown(reason="the simulator ended")]),
+             on_exit=after_sim),
     ])
+
+
+def after_sim(event: object, context: LaunchContext) -> list:
+    """Without a world there is nothing to do. An exception ends the launch with exit code 1."""
+    if context.is_shutdown:
+        return []
+    raise RuntimeError("the simulator ended, see its last lines above")
