@@ -6,8 +6,7 @@
 """
 
 from launch import LaunchContext, LaunchDescription
-from launch.actions import (DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction, SetEnvironmentVariable,
-                            Shutdown)
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction, Shutdown
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import PathJoinSubstitution
 from launch_ros.actions import Node
@@ -15,6 +14,7 @@ from launch_ros.substitutions import FindPackageShare
 
 from vla_policy.errors import ConfigError, nearest
 from vla_policy.resources import find_contract, find_policy
+from vla_policy_node.launch_actions import image_transport
 
 ARGUMENTS = {
     "sim": ("tabletop", "simulator: tabletop, or none for a real robot"),
@@ -33,7 +33,6 @@ ARGUMENTS = {
 }
 SIMS = ("tabletop", "none")
 PACES = ("lockstep", "realtime")
-PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")  # Fast DDS 3, and 2
 HEADLESS = ("auto", "true", "false")
 
 
@@ -41,7 +40,7 @@ def generate_launch_description() -> LaunchDescription:
     """Everything is decided in `bring_up`, once the arguments are known."""
     declared = [DeclareLaunchArgument(name, default_value=default, description=text)
                 for name, (default, text) in ARGUMENTS.items()]
-    return LaunchDescription([*declared, OpaqueFunction(function=bring_up)])
+    return LaunchDescription([*declared, image_transport(), OpaqueFunction(function=bring_up)])
 
 
 def bring_up(context: LaunchContext) -> list:
@@ -54,18 +53,12 @@ def bring_up(context: LaunchContext) -> list:
     policy = include("policy", contract=contract, bundle=str(find_policy(given["policy"])), pace=pace,
                      use_sim_time=str(pace == "lockstep").lower(), device=given["device"], instruction=given["instruction"])
     watched = given["headless"] == "false" or (given["headless"] == "auto" and "DISPLAY" in context.environment)
-    shared = [*transport_profile(context), policy] + ([console(contract)] if watched else [])
+    shared = [policy] + ([console(contract)] if watched else [])
     if on_robot:
         return shared
     sim = include("sim", sim=given["sim"], contract=contract, pace=pace, task=given["task"], seed=given["seed"])
     episodes = given["episodes"] or ("0" if given["instruction"] else "10")
     return [*shared, sim] + ([] if episodes == "0" else [evaluate(given, contract, pace, episodes)])
-
-
-def transport_profile(context: LaunchContext) -> list:
-    """Shared memory for whole images, unless the user chose a profile; by default most 640x480 images are lost."""
-    profile = PathJoinSubstitution([FindPackageShare("vla_policy"), "config", "fastdds.xml"])
-    return [SetEnvironmentVariable(name, profile) for name in PROFILE_VARIABLES if name not in context.environment]
 
 
 def check(given: dict[str, str], all_configurations: dict[str, str]) -> None:

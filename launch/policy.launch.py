@@ -8,6 +8,8 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+from vla_policy_node.launch_actions import image_transport
+
 REFUSED = 1  # exit code of a policy node that could not be configured
 
 
@@ -26,6 +28,7 @@ def generate_launch_description() -> LaunchDescription:
                               description="take time from /clock"),
         DeclareLaunchArgument("device", default_value="auto", description="auto, cpu or cuda"),
         DeclareLaunchArgument("instruction", default_value="", description="follow this as soon as the policy is active"),
+        image_transport(),
         guard_node(),
         policy,
         RegisterEventHandler(OnProcessExit(target_action=policy, on_exit=after_policy)),

@@ -7,6 +7,8 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+from vla_policy_node.launch_actions import image_transport
+
 
 def generate_launch_description() -> LaunchDescription:
     """One process; the whole launch ends when it does."""
@@ -19,6 +21,7 @@ def generate_launch_description() -> LaunchDescription:
                               description="realtime: as a robot; lockstep: sim time waits for each command"),
         DeclareLaunchArgument("task", default_value="", description="task of the first scene (default: the first task)"),
         DeclareLaunchArgument("seed", default_value="0", description="seed of the first scene"),
+        image_transport(),
         Node(package="sim_bridges", executable="sim_node", name="sim_node", output="screen",
              parameters=[{"sim": LaunchConfiguration("sim"), "contract": LaunchConfiguration("contract"),
                           "pace": LaunchConfiguration("pace"),
