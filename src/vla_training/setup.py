@@ -1,0 +1,28 @@
+"""The ament_python package `vla_training`; `pip install` works too, without ROS."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="vla_training",
+    version="0.1.0",
+    packages=find_packages(include=["vla_training", "vla_training.*"]),
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/vla_training"]),
+        ("share/vla_training", ["package.xml"]),
+    ],
+    python_requires=">=3.11,<3.14",
+    install_requires=["setuptools", "av", "matplotlib", "numpy", "pyarrow", "pydantic>=2", "rich", "safetensors", "torch"],
+    zip_safe=False,
+    author="VLA policy maintainers",
+    maintainer="VLA policy maintainers",
+    maintainer_email="maintainers@vla-policy.org",
+    description="Demonstrations in, policy bundles out: collecting, grounding, training.",
+    license="Apache-2.0",
+    entry_points={"console_scripts": [
+        "collect = vla_training.collect:main",
+        "scenes = vla_training.scenes:main",
+        "pretrain = vla_training.pretrain:main",
+        "train = vla_training.train:main",
+        "inspect = vla_training.summary:main",
+    ]},
+)

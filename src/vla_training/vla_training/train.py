@@ -1,0 +1,174 @@
+"""A training YAML in, a policy bundle out: `ros2 run vla_training train config/training/tabletop.yaml --output outputs/run`.
+
+Ctrl-C saves; `--resume` goes on where it stopped. The newest bundle is always at OUTPUT/bundle. Several processes share the
+batches when torchrun starts them: `torchrun --nproc-per-node 2 -m vla_training.train …` (on a CPU with `threads: 1`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from vla_policy.action.codec import ActionCodec
+from vla_policy.checkpoint import Bundle, save_bundle
+from vla_policy.contract import RobotContract, load_contract
+from vla_policy.errors import ConfigError, VlaError
+from vla_policy.model.config import ModelFile
+from vla_policy.model.tokenizer import Tokenizer
+from vla_policy.model.vla import VLAModel, build_model
+from vla_policy.normalizer import Normalizer
+from vla_policy.observation.proprioception import proprioception_names
+from vla_policy.resources import find_contract
+from vla_training.config import TrainingConfig, load_training_file
+from vla_training.curves import LossCurves
+from vla_training.datasets.windows import Demonstrations, load_demonstrations
+from vla_training.grounding import PlaceScale, load_scenes
+from vla_training.parallel import Group
+from vla_training.pretrain import load_grounding
+from vla_training.provenance import provenance
+from vla_training.trainer import StepReport, Trainer, prepare
+
+STATE_MIN_SPAN = 0.02  # m or rotation units: a channel that hardly moves must not blow its noise up
+
+
+class Run:
+    """Everything a training run needs, built from its config: data, model, trainer; and what it writes."""
+
+    def __init__(self, config_path: Path, robot: str, output: Path, device: torch.device,
+                 group: Group | None = None) -> None:
+        self.group = group or Group()
+        self.file, self.training = load_training_file(config_path)
+        self.contract = load_contract(find_contract(robot))
+        self.output = output
+        torch.set_num_threads(self.training.threads)
+        torch.manual_seed(self.training.seed)
+        self.data = load_demonstrations(self.training.datasets, self.contract, self.file.model)
+        self.model, self.tokenizer, self.state_normalizer = _start_model(self.file, self.training, self.contract,
+                                                                         self.data)
+        columns = len(self.contract.action_names) - (1 if self.contract.action.gripper else 0)
+        self.action_normalizer = Normalizer.fit(self.data.actions[:, :columns], self.contract.action_names[:columns])
+        scale = PlaceScale.of(self.contract)
+        prepared = prepare(self.data, self.file.model, self.training,
+                           ActionCodec(self.contract, self.action_normalizer), self.state_normalizer, self.tokenizer,
+                           scale)
+        scenes = None
+        if self.training.scenes:
+            scenes = load_scenes(self.training.scenes).for_model(
+                self.state_normalizer, self.tokenizer, self.file.model.text_length, scale)
+        self.trainer = Trainer(self.model, self.file.model, self.training, prepared, scenes, device, self.group)
+
+    @property
+    def state_folder(self) -> Path:
+        """Where the resumable state lies."""
+        return self.output / "state"
+
+    def export(self, losses: dict[str, float]) -> None:
+        """Write OUTPUT/bundle from the averaged weights."""
+        model = build_model(self.file.model, self.contract, self.tokenizer.vocabulary_size)
+        model.load_state_dict({k: v.cpu() for k, v in self.trainer.average.weights.items()}, strict=True)
+        facts = provenance() | {
+            "steps": self.trainer.progress.step, "minutes": round(self.trainer.progress.minutes, 1),
+            "validation": losses, "datasets": list(self.training.datasets), "seed": self.training.seed,
+            "episodes": len(self.data.first), "frames": len(self.data.state)}
+        save_bundle(self.output / "bundle", Bundle(
+            model, self.file, self.contract, self.state_normalizer, self.action_normalizer, self.tokenizer,
+            provenance=facts, instructions=_instructions(self.data)))
+
+
+def _instructions(data: Demonstrations) -> dict[str, list[str]]:
+    """Task name -> the sentences it was shown with."""
+    shown: dict[str, set[str]] = {}
+    for name, text in zip(data.task_names, data.instruction, strict=True):
+        shown.setdefault(name, set()).add(data.instructions[text])
+    return {name: sorted(texts) for name, texts in sorted(shown.items())}
+
+
+def _start_model(file: ModelFile, training: TrainingConfig, contract: RobotContract,
+                 data: Demonstrations) -> tuple[VLAModel, Tokenizer, Normalizer]:
+    """The pre-trained model where the config names one, else a fresh one fitted to the data."""
+    if training.grounding:
+        grounded = load_grounding(training.grounding)
+        if grounded.file.model != file.model:
+            raise ConfigError(f"{training.grounding}: pre-trained with another model config; got {file.model}, "
+                              f"expected {grounded.file.model}; pre-train again with this config")
+        return grounded.model, grounded.tokenizer, grounded.state_normalizer
+    tokenizer = Tokenizer.build(data.instructions)
+    names = proprioception_names(contract, file.model.proprioception_joints)
+    return (build_model(file.model, contract, tokenizer.vocabulary_size), tokenizer,
+            Normalizer.fit(data.state, names, min_span=STATE_MIN_SPAN))
+
+
+def train(run: Run, resume: bool, console: Console) -> None:
+    """Run the loop to the end of its budget, or to Ctrl-C, saving and exporting on the way."""
+    run.output.mkdir(parents=True, exist_ok=True)
+    curves = LossCurves(run.output, resume) if run.group.rank == 0 else None
+    if resume:
+        run.trainer.resume(run.state_folder)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:5.1f}%"),
+               TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[losses]}"))
+    try:
+        with Progress(*columns, console=console, refresh_per_second=1) as progress:
+            bar = progress.add_task("training", total=1.0, losses="")
+            for report in run.trainer.run():
+                if curves is None:
+                    continue
+                curves.add(report)
+                progress.update(bar, completed=report.share_done, losses=_line(report))
+                if report.validation:
+                    console.log(f"step {report.progress.step}: validation {_losses(report.validation)}")
+                if report.progress.step % run.training.export_every == 0:
+                    _checkpoint(run, curves)
+    except KeyboardInterrupt:
+        console.log("stopped; saving")
+    if curves is None:
+        return
+    _checkpoint(run, curves)
+    console.log(f"{run.output / 'bundle'} after {run.trainer.progress.step} steps, "
+                f"{run.trainer.progress.minutes:.1f} minutes")
+
+
+def _checkpoint(run: Run, curves: LossCurves) -> None:
+    run.trainer.save(run.state_folder)
+    run.export(curves.last_validation)
+    curves.draw()
+
+
+def _losses(losses: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+
+
+def _line(report: StepReport) -> str:
+    return f"step {report.progress.step}  lr {report.learning_rate:.1e}  {_losses(report.losses)}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="train", description=__doc__)
+    parser.add_argument("config", type=Path, help="config/training/*.yaml")
+    parser.add_argument("--robot", default="tabletop", help="robot contract: a name or a path")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--resume", action="store_true", help="go on where the run in --output stopped")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args(arguments)
+    group = Group.join()
+    console = Console(quiet=group.rank > 0)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's request to stop saves, as Ctrl-C does
+    try:
+        run = Run(options.config, options.robot, options.output, torch.device(options.device), group)
+        train(run, options.resume, console)
+    except VlaError as problem:
+        console.print(f"[red]{problem}[/red]")
+        return 1
+    finally:
+        group.leave()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
