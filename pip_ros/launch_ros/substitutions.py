@@ -29,7 +29,7 @@ class PackageSubstitution(Substitution):
         name = perform(context, self.package)
         try:
             return self.find(name)
-        except PackageNotFoundError as error:
+        except (PackageNotFoundError, ValueError) as error:
             known = get_packages_with_prefixes()
             raise SubstitutionFailure(
                 f"package '{name}' not found{nearest(name, known)}; is the workspace built and "

@@ -80,7 +80,7 @@ def _find(package: str, file_name: str | None) -> Path:
         raise CommandError(f"got no launch file for '{package}', expected: ros2 launch PACKAGE FILE")
     try:
         share = Path(get_package_share_directory(package))
-    except PackageNotFoundError as error:
+    except (PackageNotFoundError, ValueError) as error:
         raise CommandError(f"Package '{package}' not found: {error}") from error
     found = [path for path in share.rglob("*.launch.py") if path.name == file_name and path.is_file()]
     if len(found) != 1:

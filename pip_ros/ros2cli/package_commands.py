@@ -36,7 +36,7 @@ def add_arguments(command: str, parser: argparse.ArgumentParser) -> None:
 def _prefix(package: str) -> str:
     try:
         return str(get_package_prefix(package))
-    except PackageNotFoundError as error:
+    except (PackageNotFoundError, ValueError) as error:
         raise CommandError(
             f"Package '{package}' not found{nearest(package, get_packages_with_prefixes())}"
         ) from error

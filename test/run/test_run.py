@@ -1,4 +1,4 @@
-"""In: ./run with stand-ins for Python, apt-get and sudo. Out: proof of its refusals, options and choice of ROS."""
+"""In: ./run with stand-ins for Python, apt-get and sudo. Out: proof of its refusals and choices."""
 
 from __future__ import annotations
 
