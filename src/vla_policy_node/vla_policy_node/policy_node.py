@@ -12,7 +12,7 @@ import time
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rclpy
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
@@ -31,7 +31,6 @@ from vla_msgs.msg import EpisodeEvent, PolicyStatus, SafetyStatus
 
 from vla_policy.contract import load_contract
 from vla_policy.errors import VlaError
-from vla_policy.policy import Policy
 from vla_policy.run import EndReason, PolicyRun, RunEnd, RunRequest
 from vla_policy.types import ActionChunk
 from vla_policy_node.messages import chunk_to_msg, end_of_run_msg, ns_to_duration, stamp_to_ns
@@ -41,12 +40,16 @@ from vla_policy_node.run_status import status_message
 from vla_policy_node.run_worker import RunWorker
 from vla_policy_node.serving import serve_until_signal
 
+if TYPE_CHECKING:
+    from vla_policy.policy import Policy
+
 CONFIGURE_TIMEOUT_S = 300.0
 STATUS_PERIOD_S = 0.5
 GUARD_SILENT_S = 5.0  # the guard repeats its status every second
 GUARD_SETTLE_S = 1.0  # how long a run bears a guard that is absent or still latched
 LOCKSTEP_LOST_S = 30.0  # a slow simulator is no fault
 REALTIME_LOST_SHARE = 0.8  # of the guard's silence: a run without a camera ends by name before the guard latches
+CLOSE_TIMEOUT_S = 3.0
 LAST_WORDS_S = 1.0  # how long a node that leaves waits until its guard and client have heard so
 EXIT_REFUSED = 1
 
@@ -160,6 +163,8 @@ class PolicyNode(LifecycleNode):
         self.get_logger().info(f"policy {bundle} is ready for {self._contract.name} (cameras {names})")
 
     def _load(self, bundle: Path) -> Policy:
+        from vla_policy.policy import Policy  # torch takes seconds to import; by now signals are heard
+
         policy = Policy.load(bundle, device=self._text("device"), robot=self._contract)
         policy.warm_up()
         return policy
@@ -167,7 +172,8 @@ class PolicyNode(LifecycleNode):
     def _tear_down(self) -> None:
         self._active = False
         if self._worker is not None:
-            self._worker.close()
+            # Once configured the thread ends after the step under way; a load that was interrupted is not waited for.
+            self._worker.close(CLOSE_TIMEOUT_S if self._streams is not None else 0.0)
             self._worker = None
         if self._streams is not None:
             self._streams.destroy()
@@ -227,8 +233,11 @@ class PolicyNode(LifecycleNode):
     def _on_end(self, run: PolicyRun, end: RunEnd) -> None:
         now_ns = self.get_clock().now().nanoseconds
         self._chunks.publish(end_of_run_msg(run.request.run_id, now_ns, self._contract))
-        log = self.get_logger().info if end.reason <= EndReason.CANCELED else self.get_logger().error
-        log(f"run {run.request.run_id} ended: {end.reason.name}: {end.message}")
+        words = f"run {run.request.run_id} ended: {end.reason.name}: {end.message}"
+        if end.reason <= EndReason.CANCELED:
+            self.get_logger().info(words)
+        else:
+            self.get_logger().error(words)  # rclpy wants one severity a line of code
         client = self._client
         if client is not None and client.run_id == run.request.run_id:
             client.ended.set_result((run, end))

@@ -85,8 +85,8 @@ class RunWorker:
         """Something arrived; look again."""
         self._wake.set()
 
-    def close(self, timeout_s: float = 5.0) -> None:
-        """End the active run as DEACTIVATED and stop the thread."""
+    def close(self, timeout_s: float) -> None:
+        """End the active run as DEACTIVATED and stop the thread; wait for that for at most `timeout_s`."""
         self.end(EndReason.DEACTIVATED, "the policy node is being deactivated")
         self._closing = True
         self._wake.set()
@@ -108,7 +108,10 @@ class RunWorker:
         with self._lock:
             self._run, self._next = self._next, None
             self._begun, self._requested_end = False, None
-        self._on_end(run, end)
+        try:
+            self._on_end(run, end)
+        except Exception:  # noqa: BLE001 - the next run needs this thread
+            logging.getLogger(__name__).exception("the end of run %d", run.request.run_id)
         self._wake.set()  # a run may have waited for this one to end
 
     def _step(self, run: PolicyRun) -> RunEnd | None:
