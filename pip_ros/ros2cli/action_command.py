@@ -6,7 +6,8 @@ import argparse
 from typing import Any
 
 from action_msgs.msg import GoalStatus
-from rclpy.action import ActionClient, get_action_names_and_types
+from rclpy.action.client import ActionClient
+from rclpy.action.graph import get_action_names_and_types
 from rclpy.node import Node
 
 from .connection import absolute, node, print_names, result_of, settled, wait_until
@@ -45,7 +46,7 @@ def send_goal(arguments: argparse.Namespace) -> int:
     action = interface(arguments.action_type, "action")
     goal = filled(action.Goal(), arguments.goal)
     with node() as asker:
-        client = ActionClient(asker, action, absolute(arguments.action_name))
+        client: ActionClient[Any, Any, Any] = ActionClient(asker, action, absolute(arguments.action_name))
         print("Waiting for an action server to become available...", flush=True)
         wait_until(asker, client.server_is_ready, None)
         print(f"Sending goal:\n     {to_yaml(goal)}", flush=True)

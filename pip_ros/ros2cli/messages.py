@@ -80,7 +80,7 @@ def _fill(message: Any, values: Any) -> None:
         old = getattr(message, name)
         kind = kinds[name]
         if isinstance(kind, AbstractNestedType) and isinstance(kind.value_type, NamespacedType):
-            item_type = interface("/".join(kind.value_type.namespaced_name()), kind.value_type.namespaces[1])
+            item_type = interface("/".join(kind.value_type.namespaced_name()), "msg")
             new: Any = []
             for item in value:
                 new.append(item_type())

@@ -1,4 +1,4 @@
-"""In: nothing. Out: `ros_env`, a ROS domain per module, and `spawn`, processes that end with the test."""
+"""In: nothing. Out: `ros_env`, a ROS domain per module; `spawn`, processes that end with the test."""
 
 from __future__ import annotations
 
@@ -115,9 +115,22 @@ class Spawned:
         return code
 
 
+Spawn = Callable[..., Spawned]
+
+
 @pytest.fixture
-def spawn(ros_env: dict[str, str]) -> Iterator[Callable[..., Spawned]]:
+def spawn(ros_env: dict[str, str]) -> Iterator[Spawn]:
     """`spawn([command, …], env={extra}, cwd=…)` starts a process; it and all it started end with the test."""
+    yield from _spawner(ros_env)
+
+
+@pytest.fixture(scope="module")
+def spawn_shared(ros_env: dict[str, str]) -> Iterator[Spawn]:
+    """As `spawn`, for processes that serve all tests of a module."""
+    yield from _spawner(ros_env)
+
+
+def _spawner(ros_env: dict[str, str]) -> Iterator[Spawn]:
     mark = uuid.uuid4().hex
 
     def start(

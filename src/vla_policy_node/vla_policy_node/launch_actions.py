@@ -7,7 +7,8 @@ from launch.actions import OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import PathJoinSubstitution
 from launch_ros.substitutions import FindPackageShare
 
-PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")  # Fast DDS 3, and 2
+VARIABLE = "FASTDDS_DEFAULT_PROFILES_FILE"
+VARIABLE_IN_JAZZY = "FASTRTPS_DEFAULT_PROFILES_FILE"  # Fast DDS 2 knows this name alone, Fast DDS 3 warns of it
 
 
 def image_transport() -> Action:
@@ -17,4 +18,5 @@ def image_transport() -> Action:
 
 def _set_profile(context: LaunchContext) -> list[Action]:
     profile = PathJoinSubstitution([FindPackageShare("vla_policy"), "config", "fastdds.xml"])
-    return [SetEnvironmentVariable(name, profile) for name in PROFILE_VARIABLES if name not in context.environment]
+    name = VARIABLE_IN_JAZZY if context.environment.get("ROS_DISTRO") == "jazzy" else VARIABLE
+    return [] if name in context.environment else [SetEnvironmentVariable(name, profile)]
