@@ -47,7 +47,7 @@ def chunks() -> list[ActionChunk]:
 def worker(chunks: list[ActionChunk]) -> Iterator[RunWorker]:
     worker = RunWorker(lambda: 0, lambda run, chunk: chunks.append(chunk), lambda run, end: run.end.set_result(end))
     yield worker
-    worker.close()
+    worker.close(TIMEOUT_S)
 
 
 def test_one_run_at_a_time(worker: RunWorker) -> None:
@@ -96,7 +96,21 @@ def test_an_error_while_publishing_ends_the_run_too() -> None:
     run = ScriptedRun(1, lambda: CHUNK)
     worker.start(run)
     assert run.ended().reason is EndReason.POLICY_ERROR
-    worker.close()
+    worker.close(TIMEOUT_S)
+
+
+def test_an_error_while_a_run_is_ended_leaves_the_thread_alive() -> None:
+    def fail(run: ScriptedRun, end: RunEnd) -> None:
+        run.end.set_result(end)
+        raise ValueError("cannot be told")
+
+    worker = RunWorker(lambda: 0, lambda run, chunk: None, fail)
+    for run_id in (1, 2):
+        run = ScriptedRun(run_id)
+        assert worker.start(run)
+        worker.end(EndReason.CANCELED, "enough")
+        assert run.ended().reason is EndReason.CANCELED
+    worker.close(TIMEOUT_S)
 
 
 def test_the_first_reason_to_end_is_kept(worker: RunWorker) -> None:
@@ -171,5 +185,5 @@ def test_jobs_run_in_the_thread_of_the_policy_and_raise_at_the_caller(worker: Ru
 def test_closing_ends_the_run_first(worker: RunWorker) -> None:
     run = ScriptedRun(1)
     worker.start(run)
-    worker.close()
+    worker.close(TIMEOUT_S)
     assert run.ended().reason is EndReason.DEACTIVATED

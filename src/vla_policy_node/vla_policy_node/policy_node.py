@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,7 @@ LOCKSTEP_LOST_S = 30.0  # a slow simulator is no fault
 REALTIME_LOST_SHARE = 0.8  # of the guard's silence: a run without a camera ends by name before the guard latches
 CLOSE_TIMEOUT_S = 3.0
 LAST_WORDS_S = 1.0  # how long a node that leaves waits until its guard and client have heard so
+RESULT_ON_ITS_WAY_S = 0.3  # rclpy sends it some callbacks later and does not say when it has arrived
 EXIT_REFUSED = 1
 
 
@@ -137,13 +139,17 @@ class PolicyNode(LifecycleNode):
         self._active = False
         if self._worker is not None and self._worker.run is not None:
             self._worker.end(EndReason.DEACTIVATED, "the policy node was shut down")
-            deadline_s = time.monotonic() + LAST_WORDS_S
-            while (self._worker.run or self._client) and time.monotonic() < deadline_s:
-                self.executor.spin_once(timeout_sec=0.05)
+            self._serve_while(lambda: self._worker.run is not None or self._client is not None, LAST_WORDS_S)
             self._chunks.wait_for_all_acked(Duration(seconds=LAST_WORDS_S))
+            self._serve_while(lambda: True, RESULT_ON_ITS_WAY_S)
         self._tear_down()
         self._server.destroy()
         self.destroy_node()
+
+    def _serve_while(self, condition: Callable[[], bool], timeout_s: float) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while condition() and time.monotonic() < deadline_s:
+            self.executor.spin_once(timeout_sec=0.02)
 
     def _configure(self) -> None:
         self._contract = load_contract(_required_path(self._text("contract"), "contract", "config/robots/<robot>.yaml"))
