@@ -88,6 +88,7 @@ class PolicyRig:
         self.sent: list[RobotCommand] = []
         self.safety: list[SafetyStatus] = []
         self.statuses: list[PolicyStatus] = []
+        self.poses: list[PoseStamped] = []
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
         self.node = rclpy.create_node("rig", context=self.context)
@@ -120,6 +121,7 @@ class PolicyRig:
         self._reset = node.create_client(Trigger, "/vla/safety/reset")
         self._estop = node.create_client(SetBool, "/vla/set_estop")
         node.create_subscription(TwistStamped, contract.action.command.topic, self.arm.append, 100)
+        node.create_subscription(PoseStamped, contract.pose.topic, self.poses.append, 100)
         node.create_subscription(RobotCommand, "/vla/command", self.sent.append, 100)
         node.create_subscription(SafetyStatus, "/vla/safety", self.safety.append, LATCHED)
         node.create_subscription(PolicyStatus, "/vla/status", self.statuses.append, 100)
@@ -210,3 +212,10 @@ class PolicyRig:
         count = len(self.arm)
         self.until(lambda: len(self.arm) >= count + 5, "twists of a robot that is held")
         assert not any(twist_values(msg).any() for msg in self.arm[count:])
+
+    def fresh_positions(self, count: int) -> np.ndarray:
+        """The next `count` positions of the tool, (count, 3) m in the base frame."""
+        seen = len(self.poses)
+        self.until(lambda: len(self.poses) >= seen + count, "poses")
+        points = [msg.pose.position for msg in self.poses[seen:]]
+        return np.array([[point.x, point.y, point.z] for point in points])
