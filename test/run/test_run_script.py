@@ -94,7 +94,7 @@ def test_a_python_that_is_too_old_is_refused(clone: Path) -> None:
     python(clone, version="3.9")
     result = bash(clone, "run", "setup")
     assert result.returncode == 1
-    assert "got python3.13 = Python 3.9" in result.stderr
+    assert "got python3 = Python 3.9" in result.stderr
     assert (
         "expected Python 3.11, 3.12 or 3.13. Install one, for example with 'sudo apt-get install"
         in result.stderr
@@ -104,7 +104,7 @@ def test_a_python_that_is_too_old_is_refused(clone: Path) -> None:
 def test_pythons_that_do_not_run_are_passed_over(clone: Path) -> None:
     """pyenv puts a python3.13 on PATH that only prints an error."""
     python(clone, version="3.11")
-    for name in ("python3.13", "python3.12"):
+    for name in ("python3", "python3.13", "python3.12"):
         program(clone, name, "#!/bin/bash\necho 'pyenv: command not found' >&2; exit 127\n")
     result = functions(clone, 'pick_python; echo "$python $version"')
     assert result.stdout == f"{clone}/bin/python3.11 3.11\n"
@@ -114,11 +114,21 @@ def test_pythons_that_do_not_run_are_passed_over(clone: Path) -> None:
 def test_the_gl_library_is_installed_by_root(clone: Path) -> None:
     python(clone, library_missing=1)
     program(clone, "apt-get", f'#!/bin/bash\necho "$@" >>{clone}/asked\n')
+    program(clone, "apt-cache", "#!/bin/bash\n")
     result = functions(clone, "python=python3 version=3.12; install_system_packages")
     assert result.returncode == 0, result.stderr
     asked = (clone / "asked").read_text().splitlines()
     assert asked[0] == "update"
     assert asked[1].startswith("install -y") and asked[1].endswith("libosmesa6")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_egl_is_installed_where_osmesa_is_no_more(clone: Path) -> None:
+    python(clone, library_missing=1)
+    program(clone, "apt-get", f'#!/bin/bash\necho "$@" >>{clone}/asked\n')
+    program(clone, "apt-cache", "#!/bin/bash\nexit 100\n")
+    assert functions(clone, "python=python3 version=3.12; install_system_packages").returncode == 0
+    assert (clone / "asked").read_text().splitlines()[1].endswith(" libegl1 libgl1-mesa-dri")
 
 
 def test_a_failed_step_shows_its_log(clone: Path) -> None:
@@ -139,7 +149,9 @@ def test_without_root_the_missing_packages_are_named(clone: Path) -> None:
     result = functions(clone, "python=python3 version=3.12; install_system_packages")
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
-    assert "error: missing on this machine: libOSMesa.so.8 (or set MUJOCO_GL)" in result.stderr
+    assert (
+        "error: missing on this machine: libOSMesa.so.8 (or libEGL.so.1, or set MUJOCO_GL)" in result.stderr
+    )
     assert "sudo apt-get install libosmesa6" in result.stderr
 
 
