@@ -168,14 +168,18 @@ def test_the_demo_passes_its_options_to_the_launch_file(clone: Path) -> None:
 
 def test_a_sourced_ros_distribution_is_used_as_it_is(clone: Path) -> None:
     python(clone)
-    script = 'python=python3; source_environment; echo "${PYTHONPATH:-none} ${AMENT_PREFIX_PATH:-none}"'
-    assert functions(clone, script).stdout == f"{clone}/pip_ros {clone}/.venv\n"
-    elsewhere = clone.parent / "distribution"
+    venv, elsewhere = clone / ".venv", clone.parent / "distribution"
     elsewhere.mkdir()
     shutil.copy(ROOT / "run", elsewhere / "ros2")
-    path = f"export PATH={elsewhere}:$PATH; "
-    assert functions(clone, path + script, ROS_DISTRO="kilted").stdout == "none none\n"
-    assert functions(clone, path + script).stdout == f"{clone}/pip_ros {clone}/.venv\n"
+    script = (
+        "python=python3 version=3.12; source_environment; "
+        'echo "${PYTHONPATH:-none} ${AMENT_PREFIX_PATH:-none}"'
+    )
+    sourced = f"export PATH={elsewhere}:$PATH; {script}"
+    kept = functions(clone, sourced, ROS_DISTRO="kilted").stdout
+    assert kept == f"{venv}/lib/python3.12/site-packages none\n"  # no pip_ros, its own AMENT_PREFIX_PATH
+    for without in (functions(clone, script), functions(clone, sourced)):
+        assert without.stdout == f"{clone}/pip_ros {venv}\n"
 
 
 def test_two_set_ups_at_once_wait_for_each_other(clone: Path) -> None:
