@@ -88,9 +88,9 @@ def _in_process(options: argparse.Namespace, contract: RobotContract, stack: Exi
     setup = (options.sim, str(find_policy(options.policy)), contract, options.time_limit)
     plan = _plan(options, contract)
     if options.workers == 1:
-        _Worker.start(*setup)
+        _Worker.prepare(*setup)
         return map(_Worker.play, plan.episodes)
-    pool = stack.enter_context(ProcessPoolExecutor(options.workers, get_context("spawn"), _Worker.start, setup))
+    pool = stack.enter_context(ProcessPoolExecutor(options.workers, get_context("spawn"), _Worker.prepare, setup))
     return pool.map(_Worker.play, plan.episodes)
 
 
@@ -118,22 +118,30 @@ def _plan(options: argparse.Namespace, contract: RobotContract) -> Plan:
 
 
 class _Worker:
-    """What one process needs to play; set up once, used for many episodes."""
+    """What one process needs to play; built at its first episode, because a pool hides the errors of a set-up."""
 
-    _play: Callable[[tuple[str, int]], EpisodeResult]
+    _setup: tuple[str, str, RobotContract, float]
+    _play: Callable[[tuple[str, int]], EpisodeResult] | None = None
 
     @classmethod
-    def start(cls, sim_name: str, bundle: str, contract: RobotContract, time_limit_s: float) -> None:
+    def prepare(cls, sim_name: str, bundle: str, contract: RobotContract, time_limit_s: float) -> None:
+        cls._setup, cls._play = (sim_name, bundle, contract, time_limit_s), None
+
+    @classmethod
+    def play(cls, episode: tuple[str, int]) -> EpisodeResult:
+        if cls._play is None:
+            cls._play = cls._build(*cls._setup)
+        return cls._play(episode)
+
+    @staticmethod
+    def _build(sim_name: str, bundle: str, contract: RobotContract,
+               time_limit_s: float) -> Callable[[tuple[str, int]], EpisodeResult]:
         from vla_policy.policy import Policy  # torch; a run over ROS must not load it
 
         sim = make_sim(sim_name, contract)
         policy = Policy.load(Path(bundle), robot=contract)
         policy.warm_up()
-        cls._play = lambda episode: rollout(sim, policy, contract, *episode, time_limit_s)
-
-    @classmethod
-    def play(cls, episode: tuple[str, int]) -> EpisodeResult:
-        return cls._play(episode)
+        return lambda episode: rollout(sim, policy, contract, *episode, time_limit_s)
 
 
 def _count(text: str) -> int:

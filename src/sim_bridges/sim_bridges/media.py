@@ -112,7 +112,7 @@ def plot_latencies(results: Sequence[EpisodeResult], path: Path) -> None:
     axis.boxplot(values, orientation="horizontal", whis=(5, 95), showfliers=False)
     axis.set_yticks(range(1, len(stages) + 1), [stage.replace("_", " ") for stage in stages])
     axis.invert_yaxis()
-    axis.set_xscale("log")
+    axis.set_xscale("log" if stages else "linear")  # no run may have begun
     axis.grid(alpha=0.3, which="both", axis="x")
     axis.set_xlabel("ms (box: quartiles, whiskers: 5 % to 95 %)")
     axis.set_title("stage latencies")

@@ -1,0 +1,105 @@
+"""The evaluate command: its plan, what it refuses, what it writes, and that more workers change nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundles import write_bundle
+from sim_bridges.evaluate import FIRST_SEED, Plan, evaluate, main, parse_arguments
+from sim_bridges.tabletop.scene import BLOCKS
+from sim_bridges.tabletop.tasks import TASKS
+from vla_policy.errors import ConfigError
+
+SENTENCES = sorted({phrase.format(colour=colour) for task in TASKS.values() for phrase in task.phrases for colour in BLOCKS})
+KNOWN = ("lift", "open", "press")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("evaluate") / "bundle", "tabletop", SENTENCES)
+
+
+# ---- the plan ---------------------------------------------------------------------------------------------------
+
+
+def test_episodes_go_round_the_tasks_and_then_to_the_next_seed() -> None:
+    plan = Plan.make(KNOWN, "all", episodes=5, per_task=None, seed=7)
+    assert plan.episodes == (("lift", 7), ("open", 7), ("press", 7), ("lift", 8), ("open", 8))
+
+
+def test_as_many_of_each_of_the_chosen_tasks() -> None:
+    plan = Plan.make(KNOWN, "press, lift", episodes=10, per_task=2, seed=0)
+    assert plan.episodes == (("press", 0), ("lift", 0), ("press", 1), ("lift", 1))
+
+
+def test_an_unknown_task_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="--tasks: got 'pres'; did you mean 'press'"):
+        Plan.make(KNOWN, "lift,pres", 1, None, 0)
+
+
+# ---- the command line -------------------------------------------------------------------------------------------
+
+
+def test_defaults_play_unseen_seeds_in_process() -> None:
+    options = parse_arguments([])
+    assert (options.over, options.seed, options.episodes, options.per_task) == ("process", FIRST_SEED, 10, None)
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--episodes", "0"], "expected at least 1"),
+    (["--episodes", "2", "--per-task", "2"], "not allowed with"),
+    (["--sim", "nonsense"], "nonsense"),
+    (["--video", "--over", "ros"], "--output DIR"),
+    (["--video", "--output", "x"], "--over ros"),
+])
+def test_wrong_arguments_are_refused(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        parse_arguments(arguments)
+    assert left.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_the_command_ends_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["evaluate", "--policy", "tabeltop"])
+    with pytest.raises(SystemExit, match="^evaluate: got 'tabeltop', expected a path or a name in policies"):
+        main()
+
+
+# ---- playing ----------------------------------------------------------------------------------------------------
+
+
+def options_for(bundle: Path, *more: str) -> list[str]:
+    return ["--policy", str(bundle), "--tasks", "press_button,lift_red_block", "--episodes", "3", "--seed", "4",
+            "--time-limit", "0.8", *more]
+
+
+def test_two_workers_play_what_one_plays_and_all_is_written(bundle: Path, tmp_path: Path) -> None:
+    extra = tmp_path / "new" / "summary.json"
+    alone = evaluate(parse_arguments(options_for(bundle, "--output", str(tmp_path / "out"), "--json", str(extra))))
+    together = evaluate(parse_arguments(options_for(bundle, "--workers", "2")))
+    assert [(r.task, r.seed) for r in alone] == [("press_button", 4), ("lift_red_block", 4), ("press_button", 5)]
+    for one, other in zip(alone, together, strict=True):
+        assert (one.task, one.seed, one.reason) == (other.task, other.seed, other.reason)
+        assert np.array_equal(one.commands, other.commands) and one.commands.any()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "summary.json", "commands.npz", "commands.png", "latencies.png"}
+    summary = json.loads(extra.read_text())
+    assert summary == json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [row["steps"] for row in summary["rows"]] == [result.steps for result in alone]
+    with np.load(tmp_path / "out" / "commands.npz") as commands:
+        assert np.array_equal(commands["lift_red_block/4"], alone[1].commands)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_bundle_that_cannot_be_used_ends_in_one_line(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                       workers: str) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(bundle, broken)
+    (broken / "tokenizer.json").unlink()
+    monkeypatch.setattr("sys.argv", ["evaluate", *options_for(broken, "--workers", workers)])
+    with pytest.raises(SystemExit, match=r"^evaluate: .*broken: missing tokenizer\.json"):
+        main()
