@@ -11,18 +11,30 @@ setup(
         ("share/vla_training", ["package.xml"]),
     ],
     python_requires=">=3.11,<3.14",
-    install_requires=["setuptools", "av", "matplotlib", "numpy", "pyarrow", "pydantic>=2", "rich", "safetensors", "torch"],
+    install_requires=[
+        "setuptools",
+        "av",
+        "matplotlib",
+        "numpy",
+        "pyarrow",
+        "pydantic>=2",
+        "rich",
+        "safetensors",
+        "torch",
+    ],
     zip_safe=False,
     author="VLA policy maintainers",
     maintainer="VLA policy maintainers",
     maintainer_email="maintainers@vla-policy.org",
     description="Demonstrations in, policy bundles out: collecting, grounding, training.",
     license="Apache-2.0",
-    entry_points={"console_scripts": [
-        "collect = vla_training.collect:main",
-        "scenes = vla_training.scenes:main",
-        "pretrain = vla_training.pretrain:main",
-        "train = vla_training.train:main",
-        "inspect = vla_training.summary:main",
-    ]},
+    entry_points={
+        "console_scripts": [
+            "collect = vla_training.collect:main",
+            "scenes = vla_training.scenes:main",
+            "pretrain = vla_training.pretrain:main",
+            "train = vla_training.train:main",
+            "inspect = vla_training.summary:main",
+        ]
+    },
 )

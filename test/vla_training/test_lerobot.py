@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from fabricated import LENGTHS, SENTENCES, episode_columns, tabletop, write_dataset
-
 from vla_policy.errors import ConfigError
 from vla_training.datasets.frames import cached_frames
 from vla_training.datasets.lerobot import LeRobotDataset, ShardWriter, finalize
@@ -39,10 +38,14 @@ def test_episodes_come_back_in_order(written: tuple[Path, list[dict]]) -> None:
 def test_frames_come_back_nearly_as_they_were(written: tuple[Path, list[dict]]) -> None:
     root, episodes = written
     frames = cached_frames(LeRobotDataset(root), ("static", "wrist"), 32)
-    expected = np.stack([np.concatenate([c[f"observation.images.{name}"] for c in episodes])
-                         for name in ("static", "wrist")], 1)
+    expected = np.stack(
+        [np.concatenate([c[f"observation.images.{name}"] for c in episodes]) for name in ("static", "wrist")],
+        1,
+    )
     assert frames.shape == expected.shape
-    assert np.abs(frames.astype(int) - expected).max() <= 6  # what H.264 and the change of colour space may cost
+    assert (
+        np.abs(frames.astype(int) - expected).max() <= 6
+    )  # what H.264 and the change of colour space may cost
 
 
 def test_layout_is_that_of_version_3(written: tuple[Path, list[dict]]) -> None:
@@ -50,7 +53,11 @@ def test_layout_is_that_of_version_3(written: tuple[Path, list[dict]]) -> None:
     info = json.loads((root / "meta/info.json").read_text())
     assert info["codebase_version"] == "v3.0"
     assert (info["total_episodes"], info["total_frames"], info["total_tasks"]) == (4, sum(LENGTHS), 2)
-    assert info["features"]["action"] == {"dtype": "float32", "shape": [4, 7], "names": list(tabletop().action_names)}
+    assert info["features"]["action"] == {
+        "dtype": "float32",
+        "shape": [4, 7],
+        "names": list(tabletop().action_names),
+    }
     data = pq.read_table(root / "data/chunk-000/file-001.parquet")
     assert data["index"].to_pylist() == list(range(8, 21))
     assert data["episode_index"].to_pylist() == [2] * 9 + [3] * 4

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from vla_policy.model.vla import ModelOutput
 from vla_training.config import Losses
 from vla_training.losses import Targets, masked_mean, total_loss
@@ -10,7 +9,9 @@ from vla_training.losses import Targets, masked_mean, total_loss
 
 def output_and_targets() -> tuple[ModelOutput, Targets]:
     generator = torch.Generator().manual_seed(0)
-    arm, gripper, place = (torch.randn(shape, generator=generator) for shape in ((2, 3, 4, 6), (2, 3, 4), (2, 3, 3)))
+    arm, gripper, place = (
+        torch.randn(shape, generator=generator) for shape in ((2, 3, 4, 6), (2, 3, 4), (2, 3, 3))
+    )
     rows = torch.ones(2, 3, 4, dtype=torch.bool)
     rows[1, 2], rows[0, 2, 2:] = False, False
     frames = torch.tensor([[True, True, True], [True, True, False]])
@@ -40,11 +41,15 @@ def test_the_total_is_the_weighed_sum_of_its_parts() -> None:
     output, targets = output_and_targets()
     weights = Losses(pose_weight=2.0, gripper_weight=0.3, grounding_weight=0.7)
     total, parts = total_loss(output, targets, weights)
-    assert total.item() == pytest.approx((2 * parts["pose"] + 0.3 * parts["gripper"] + 0.7 * parts["place"]).item())
+    assert total.item() == pytest.approx(
+        (2 * parts["pose"] + 0.3 * parts["gripper"] + 0.7 * parts["place"]).item()
+    )
 
 
 def test_mse_and_huber_differ_beyond_one() -> None:
     output, targets = output_and_targets()
     output.arm_BWKA.fill_(3.0)
     assert total_loss(output, targets, Losses(pose="mse", gripper_weight=0.0))[0].item() == pytest.approx(9.0)
-    assert total_loss(output, targets, Losses(pose="huber", gripper_weight=0.0))[0].item() == pytest.approx(2.5)
+    assert total_loss(output, targets, Losses(pose="huber", gripper_weight=0.0))[0].item() == pytest.approx(
+        2.5
+    )

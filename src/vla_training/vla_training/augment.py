@@ -24,10 +24,12 @@ def augment(images: NDArray[np.uint8], config: Augmentation, rng: np.random.Gene
 
 
 def shift(image: NDArray[np.uint8], down: int, right: int, out: NDArray[np.uint8]) -> None:
-    """Write `image` (S, S, 3), moved by whole pixels, to `out`; what is uncovered repeats the nearest edge."""
+    """Write `image` (S, S, 3), moved by whole pixels, to `out`; what is uncovered repeats the nearest
+    edge.
+    """
     size = image.shape[0]
     top, left = max(down, 0), max(right, 0)
     bottom, end = size + min(down, 0), size + min(right, 0)
-    out[top:bottom, left:end] = image[top - down:bottom - down, left - right:end - right]
+    out[top:bottom, left:end] = image[top - down : bottom - down, left - right : end - right]
     out[:top, left:end], out[bottom:, left:end] = out[top, left:end], out[bottom - 1, left:end]
     out[:, :left], out[:, end:] = out[:, left, None], out[:, end - 1, None]

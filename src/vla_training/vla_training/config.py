@@ -1,4 +1,6 @@
-"""A training YAML in, a ModelConfig and a TrainingConfig out; unknown keys are refused, naming the nearest."""
+"""A training YAML in, a ModelConfig and a TrainingConfig out; unknown keys are refused, naming the
+nearest.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
-
 from vla_policy.errors import ConfigError
 from vla_policy.model.config import ModelFile, load_model_file
 from vla_policy.strict import StrictModel, parse
@@ -17,15 +18,26 @@ Count = Annotated[int, Field(gt=0)]
 
 
 class Stage(StrictModel):
-    """A part of the run: until `until` of its budget, windows of `window` frames in batches of `batch_size` windows."""
+    """A part of the run: until `until` of its budget, windows of `window` frames in batches of `batch_size`
+    windows.
+    """
 
     until: Annotated[float, Field(gt=0, le=1)]
     window: Count
     batch_size: Count
 
 
+class Source(StrictModel):
+    """A LeRobot v3 folder, and the tasks of it to use (all where none are named)."""
+
+    path: str
+    tasks: tuple[str, ...] = ()
+
+
 class Losses(StrictModel):
-    """How the losses are weighed. pose: huber (as RoboVLMs' code) or mse (as its paper), on the six pose columns."""
+    """How the losses are weighed. pose: huber (as RoboVLMs' code) or mse (as its paper), on the six pose
+    columns.
+    """
 
     pose: Literal["huber", "mse"] = "huber"
     pose_weight: Positive = 1.0
@@ -43,14 +55,19 @@ class Augmentation(StrictModel):
 class TrainingConfig(StrictModel):
     """One training run.
 
-    datasets: LeRobot v3 folders. grounding: folder written by `pretrain` (its weights, tokenizer, state normaliser).
-    scenes: folder written by `scenes`, for the grounding loss kept as a side task (`scene_batch_size` a step; 0: none).
-    steps, max_minutes: the budget; the learning rate follows whichever is used up further, the first to end ends the run.
-    With `max_minutes` the schedule depends on the machine's speed; leave it out where a run must be repeatable bit by bit.
-    stages: growing windows; the last must end at 1. Single frames are cheap and varied; windows teach the history.
+    datasets: what is learnt from. Where the weights, tokenizer and normalisers come from: `start` is a policy
+    bundle to fine-tune, `grounding` a folder written by `pretrain`; without either they are made new.
+    scenes: folder written by `scenes`, for the grounding loss kept as a side task (`scene_batch_size` a step;
+    0: none).
+    steps, max_minutes: the budget; the learning rate follows whichever is used up further, the first to end
+    ends the run. With `max_minutes` the schedule depends on the machine's speed; leave it out where a run
+    must be repeatable bit by bit.
+    stages: growing windows; the last must end at 1. Single frames are cheap and varied; windows teach the
+    history.
     """
 
-    datasets: Annotated[tuple[str, ...], Field(min_length=1)]
+    datasets: Annotated[tuple[Source, ...], Field(min_length=1)]
+    start: str | None = None
     grounding: str | None = None
     scenes: str | None = None
     scene_batch_size: Annotated[int, Field(ge=0)] = 0
@@ -77,9 +94,15 @@ class TrainingConfig(StrictModel):
         ends = [stage.until for stage in self.stages]
         if ends != sorted(set(ends)) or ends[-1] != 1.0:
             raise ValueError(f"stages.until: got {ends}, expected growing shares of the budget ending at 1.0")
+        if self.start and self.grounding:
+            raise ValueError(
+                f"start is {self.start!r} and grounding is {self.grounding!r}; a run starts from one of them"
+            )
         if bool(self.scenes) != bool(self.scene_batch_size):
-            raise ValueError(f"scenes is {self.scenes!r} and scene_batch_size is {self.scene_batch_size}; "
-                             "give both for the side task, or neither")
+            raise ValueError(
+                f"scenes is {self.scenes!r} and scene_batch_size is {self.scene_batch_size}; "
+                "give both for the side task, or neither"
+            )
         return self
 
 

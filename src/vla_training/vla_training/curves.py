@@ -51,7 +51,9 @@ class LossCurves:
                 values.append(float(row["value"]))
         figure, axes = pyplot.subplots(figsize=(8, 5))
         for (name, kind), (steps, values) in sorted(curves.items()):
-            axes.plot(steps, values, "-" if kind == "train" else "o--", label=f"{name} ({kind})", markersize=3)
+            axes.plot(
+                steps, values, "-" if kind == "train" else "o--", label=f"{name} ({kind})", markersize=3
+            )
         axes.set(xlabel="step", ylabel="loss", yscale="log")
         if curves:
             axes.legend(fontsize=8)
@@ -63,4 +65,6 @@ class LossCurves:
         with self._path.open("a", newline="") as file:
             writer = csv.writer(file)
             for name, value in losses.items():
-                writer.writerow((report.progress.step, f"{report.progress.minutes:.2f}", kind, name, f"{value:.6f}"))
+                writer.writerow(
+                    (report.progress.step, f"{report.progress.minutes:.2f}", kind, name, f"{value:.6f}")
+                )

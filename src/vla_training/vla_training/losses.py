@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-
 from vla_policy.model.vla import ModelOutput
+
 from vla_training.config import Losses
 
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """arm_BWKA in [-1, 1], gripper_BWK in 0..1 or None, rows_BWK: which rows count, place_BW3 or None, frames_BW."""
+    """arm_BWKA in [-1, 1], gripper_BWK in 0..1 or None, rows_BWK: which rows count, place_BW3 or None,
+    frames_BW.
+    """
 
     arm_BWKA: Tensor
     gripper_BWK: Tensor | None
@@ -27,7 +28,9 @@ class Targets:
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `values` where the boolean `mask` (of the same leading shape) holds; 0 where it holds nowhere."""
+    """Mean of `values` where the boolean `mask` (of the same leading shape) holds; 0 where it holds
+    nowhere.
+    """
     while mask.dim() < values.dim():
         mask = mask.unsqueeze(-1)
     mask = mask.expand_as(values)
@@ -51,8 +54,9 @@ def total_loss(output: ModelOutput, targets: Targets, weights: Losses) -> tuple[
     parts = {"pose": pose_loss(output.arm_BWKA.float(), targets.arm_BWKA, targets.rows_BWK, weights.pose)}
     total = weights.pose_weight * parts["pose"]
     if targets.gripper_BWK is not None:
-        entropy = F.binary_cross_entropy_with_logits(output.gripper_BWK.float(), targets.gripper_BWK,
-                                                     reduction="none")
+        entropy = F.binary_cross_entropy_with_logits(
+            output.gripper_BWK.float(), targets.gripper_BWK, reduction="none"
+        )
         parts["gripper"] = masked_mean(entropy, targets.rows_BWK)
         total = total + weights.gripper_weight * parts["gripper"]
     if targets.place_BW3 is not None and weights.grounding_weight:

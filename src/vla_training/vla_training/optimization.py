@@ -1,4 +1,6 @@
-"""A model and settings in, an optimizer, its schedule, its averaged weights and their exact save and restore out."""
+"""A model and settings in, an optimizer, its schedule, its averaged weights and their exact save and restore
+out.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-
 from vla_policy.errors import ConfigError
 
 
 def learning_rate_at(progress: float, peak: float, warmup_ratio: float, final_ratio: float) -> float:
-    """Linear warm-up over the first `warmup_ratio` of the budget, then a cosine down to `final_ratio` of the peak."""
+    """Linear warm-up over the first `warmup_ratio` of the budget, then a cosine down to `final_ratio` of the
+    peak.
+    """
     if progress < warmup_ratio:
         return peak * progress / warmup_ratio
     rest = min(1.0, (progress - warmup_ratio) / max(1e-9, 1.0 - warmup_ratio))
@@ -39,7 +42,9 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
 
 
 class AveragedWeights:
-    """Exponential moving average of a model's weights; steadier in closed loop than the last step's weights."""
+    """Exponential moving average of a model's weights; steadier in closed loop than the last step's
+    weights.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._decay = decay
@@ -58,16 +63,24 @@ class AveragedWeights:
                 self.weights[name].copy_(value)
 
 
-def save_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: AveragedWeights,
-               progress: dict[str, Any]) -> None:
+def save_state(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: AveragedWeights,
+    progress: dict[str, Any],
+) -> None:
     """Write everything a run needs to go on, atomically: safetensors and JSON."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, partial / "model.safetensors")
     save_file(average.weights, partial / "average.safetensors")
-    moments = {f"{i}.{name}": value for i, values in optimizer.state_dict()["state"].items()
-               for name, value in values.items()}
+    moments = {
+        f"{i}.{name}": value
+        for i, values in optimizer.state_dict()["state"].items()
+        for name, value in values.items()
+    }
     save_file(moments, partial / "optimizer.safetensors")
     (partial / "progress.json").write_text(json.dumps(progress | {"average_steps": average.steps}, indent=2))
     previous = folder.with_name(folder.name + ".previous")
@@ -78,9 +91,12 @@ def save_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer,
     shutil.rmtree(previous, ignore_errors=True)
 
 
-def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer,
-               average: AveragedWeights) -> dict[str, Any]:
-    """Restore what `save_state` wrote; returns its progress. Raises: ConfigError where there is nothing to resume."""
+def load_state(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: AveragedWeights
+) -> dict[str, Any]:
+    """Restore what `save_state` wrote; returns its progress. Raises: ConfigError where there is nothing to
+    resume.
+    """
     if not (folder / "progress.json").is_file():
         folder = folder.with_name(folder.name + ".previous")
     if not (folder / "progress.json").is_file():

@@ -1,8 +1,12 @@
-"""The environment that torchrun sets in, a group of equal training processes out; alone, everything here does nothing."""
+"""The environment that torchrun sets in, a group of equal training processes out; alone, everything here does
+nothing.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -36,15 +40,24 @@ class Group:
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
 
-    def agree(self, value: float) -> float:
-        """The value of rank 0, for what must not differ (the share of the budget that is used)."""
+    def largest(self, *values: float) -> list[float]:
+        """For each value the largest in the group: for what all must see alike, as when to end."""
         if self.size == 1:
-            return value
-        shared = torch.tensor([value], dtype=torch.float64)
-        if torch.cuda.is_available():
-            shared = shared.cuda()
-        dist.broadcast(shared, 0)
-        return shared.item()
+            return list(values)
+        shared = torch.tensor(
+            values, dtype=torch.float64, device="cuda" if torch.cuda.is_available() else "cpu"
+        )
+        dist.all_reduce(shared, dist.ReduceOp.MAX)
+        return shared.tolist()
+
+    @contextmanager
+    def first_alone(self) -> Iterator[None]:
+        """Rank 0 does the body first, then the others: what it leaves on disk they find there."""
+        if self.size > 1 and self.rank > 0:
+            dist.barrier()
+        yield
+        if self.size > 1 and self.rank == 0:
+            dist.barrier()
 
     def leave(self) -> None:
         """Take the group apart."""

@@ -1,6 +1,8 @@
-"""Generated scenes in, grounded weights out: the tiny VLM learns to point at what a sentence names before it learns to act.
+"""Generated scenes in, grounded weights out: the tiny VLM learns to point at what a sentence names before it
+learns to act.
 
-`ros2 run vla_training pretrain config/training/tabletop.yaml --scenes outputs/scenes --output outputs/grounding --minutes 8`
+`ros2 run vla_training pretrain config/training/tabletop.yaml --scenes outputs/scenes --output
+outputs/grounding --minutes 8`
 """
 
 from __future__ import annotations
@@ -9,8 +11,10 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +22,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import load_file, save_file
 from torch import nn
-
 from vla_policy.contract import RobotContract, load_contract, parse_contract
 from vla_policy.errors import ConfigError, VlaError
 from vla_policy.model.config import ModelFile, load_model_file
@@ -26,8 +29,8 @@ from vla_policy.model.tokenizer import Tokenizer
 from vla_policy.model.vla import VLAModel, build_model
 from vla_policy.normalizer import Normalizer
 from vla_policy.observation.proprioception import proprioception_names
-from vla_policy.observation.proprioception import proprioception_names
 from vla_policy.resources import find_contract
+
 from vla_training.grounding import PlaceScale, Scenes, load_scenes, scene_batch
 from vla_training.losses import place_loss
 from vla_training.optimization import AveragedWeights, autocast, learning_rate_at, make_optimizer
@@ -60,9 +63,17 @@ class PretrainOptions:
     seed: int = 0
 
 
-def pretrain(file: ModelFile, contract: RobotContract, scenes: Scenes, options: PretrainOptions, console: Console,
-             start: Grounded | None = None) -> tuple[Grounded, dict[str, float]]:
-    """Train the model to point, from `start`'s weights where given. Returns it with its held-out median and mean error [m]."""
+def pretrain(
+    file: ModelFile,
+    contract: RobotContract,
+    scenes: Scenes,
+    options: PretrainOptions,
+    console: Console,
+    start: Grounded | None = None,
+) -> tuple[Grounded, dict[str, float]]:
+    """Train the model to point, from `start`'s weights where given. Returns it with its held-out median and
+    mean error [m].
+    """
     torch.manual_seed(options.seed)
     tokenizer = Tokenizer.build(scenes.sentences)
     state_names = proprioception_names(contract, file.model.proprioception_joints)
@@ -77,22 +88,38 @@ def pretrain(file: ModelFile, contract: RobotContract, scenes: Scenes, options: 
     model.load_state_dict(average.weights)
     error_m = pointing_error_m(model, test_scenes, scale)
     report = {"median_error_m": float(np.median(error_m)), "mean_error_m": float(error_m.mean())}
-    console.log(f"held-out scenes: median error {report['median_error_m'] * 1e3:.1f} mm, "
-                f"mean {report['mean_error_m'] * 1e3:.1f} mm")
+    console.log(
+        f"held-out scenes: median error {report['median_error_m'] * 1e3:.1f} mm, "
+        f"mean {report['mean_error_m'] * 1e3:.1f} mm"
+    )
     return Grounded(model, file, contract, tokenizer, normalizer), report
 
 
-def _train(model: VLAModel, average: AveragedWeights, scenes: Scenes, options: PretrainOptions,
-           console: Console) -> None:
+def _train(
+    model: VLAModel, average: AveragedWeights, scenes: Scenes, options: PretrainOptions, console: Console
+) -> None:
     optimizer = make_optimizer(model, options.learning_rate, 1e-4)
     started, step, losses = time.monotonic(), 0, []
-    columns = (TextColumn("pre-training"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-               TextColumn("{task.fields[loss]}"))
+    columns = (
+        TextColumn("pre-training"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[loss]}"),
+    )
     with Progress(*columns, console=console, refresh_per_second=1) as progress:
         bar = progress.add_task("", total=1.0, loss="")
         while (share := (time.monotonic() - started) / 60.0 / options.minutes) < 1.0:
-            losses.append(_step(model, optimizer, scenes, options, step,
-                                learning_rate_at(max(share, 1e-3), options.learning_rate, 0.03, 0.05)))
+            losses.append(
+                _step(
+                    model,
+                    optimizer,
+                    scenes,
+                    options,
+                    step,
+                    learning_rate_at(max(share, 1e-3), options.learning_rate, 0.03, 0.05),
+                )
+            )
             average.update(model)
             step += 1
             progress.update(bar, completed=share, loss=f"step {step}  loss {np.mean(losses[-50:]):.5f}")
@@ -100,8 +127,14 @@ def _train(model: VLAModel, average: AveragedWeights, scenes: Scenes, options: P
                 console.log(f"step {step}: loss {np.mean(losses[-REPORT_EVERY:]):.5f}", highlight=False)
 
 
-def _step(model: VLAModel, optimizer: torch.optim.Optimizer, scenes: Scenes, options: PretrainOptions, step: int,
-          rate: float) -> float:
+def _step(
+    model: VLAModel,
+    optimizer: torch.optim.Optimizer,
+    scenes: Scenes,
+    options: PretrainOptions,
+    step: int,
+    rate: float,
+) -> float:
     batch = scene_batch(scenes, options.batch_size, np.random.default_rng([options.seed, step]))
     with autocast(torch.device("cpu"), options.precision):
         guess = model.ground(*map(torch.from_numpy, batch.inputs))
@@ -125,15 +158,19 @@ def pointing_error_m(model: VLAModel, scenes: Scenes, scale: PlaceScale) -> np.n
     return np.linalg.norm((guess - batch.place) * scale.unit_m, axis=1)
 
 
-def save_grounding(folder: Path, grounded: Grounded, report: dict[str, float]) -> None:
-    """Write weights, tokenizer, state normaliser, configs and provenance."""
+def save_grounding(folder: Path, grounded: Grounded, facts: dict[str, Any]) -> None:
+    """Write weights, tokenizer, state normaliser and configs; `facts` (errors, provenance) stand beside them
+    for the reader.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     save_file(grounded.model.state_dict(), folder / "model.safetensors")
     grounded.tokenizer.save(folder / "tokenizer.json")
     grounded.state_normalizer.save(folder / "state_normalizer.json")
-    facts = {"model": grounded.file.model.model_dump(mode="json"), "contract": grounded.contract.model_dump(mode="json"),
-             "report": report, "provenance": provenance()}
-    (folder / "grounding.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")
+    described = {
+        "model": grounded.file.model.model_dump(mode="json"),
+        "contract": grounded.contract.model_dump(mode="json"),
+    }
+    (folder / "grounding.json").write_text(json.dumps(described | facts, indent=2), encoding="utf-8")
 
 
 def load_grounding(folder: Path | str) -> Grounded:
@@ -150,7 +187,7 @@ def load_grounding(folder: Path | str) -> Grounded:
     return Grounded(model, file, contract, tokenizer, Normalizer.load(folder / "state_normalizer.json"))
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Command line. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="pretrain", description=__doc__)
     parser.add_argument("config", type=Path, help="config/training/*.yaml, for its model")
@@ -169,10 +206,18 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     try:
         grounded, report = pretrain(
-            load_model_file(options.config), load_contract(find_contract(options.robot)), load_scenes(options.scenes),
-            PretrainOptions(options.minutes, options.batch_size, options.learning_rate, options.precision,
-                            options.seed), console, load_grounding(options.start) if options.start else None)
-        save_grounding(options.output, grounded, report)
+            load_model_file(options.config),
+            load_contract(find_contract(options.robot)),
+            load_scenes(options.scenes),
+            PretrainOptions(
+                options.minutes, options.batch_size, options.learning_rate, options.precision, options.seed
+            ),
+            console,
+            load_grounding(options.start) if options.start else None,
+        )
+        save_grounding(
+            options.output, grounded, {"report": report, "provenance": provenance("pretrain", arguments)}
+        )
     except VlaError as problem:
         console.print(f"[red]{problem}[/red]")
         return 1

@@ -17,7 +17,6 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
-
 from sim_bridges.tabletop.sim import TabletopSim
 from vla_policy.contract import RobotContract, load_contract
 from vla_policy.errors import VlaError
@@ -25,33 +24,52 @@ from vla_policy.model.config import ModelConfig, load_model_file
 from vla_policy.observation.proprioception import proprioception
 from vla_policy.observation.resize import resize_image
 from vla_policy.resources import find_contract
+
 from vla_training.grounding import Scenes, save_scenes
 from vla_training.sentences import all_sentences
 
-BATCH = 250  # scenes per piece of work; each piece has its own random stream, so the worker count changes nothing
+BATCH = (
+    250  # scenes per piece of work; each piece has its own random stream, so the worker count changes nothing
+)
 
 
-def make_scenes(folder: Path, contract: RobotContract, config: ModelConfig, count: int, seed: int,
-                workers: int) -> Scenes:
+def make_scenes(
+    folder: Path, contract: RobotContract, config: ModelConfig, count: int, seed: int, workers: int
+) -> Scenes:
     """Render `count` scenes into `folder`; images, states and places as `Scenes` describes them."""
     folder.mkdir(parents=True, exist_ok=True)
-    pieces = [(folder, contract, config, start, min(BATCH, count - start), seed) for start in range(0, count, BATCH)]
-    images = open_memmap(folder / "images.npy", "w+", np.uint8,
-                         (count, len(config.cameras), config.image_size, config.image_size, 3))
+    pieces = [
+        (folder, contract, config, start, min(BATCH, count - start), seed) for start in range(0, count, BATCH)
+    ]
+    images = open_memmap(
+        folder / "images.npy",
+        "w+",
+        np.uint8,
+        (count, len(config.cameras), config.image_size, config.image_size, 3),
+    )
     del images  # the workers write into the file
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         done = list(track(pool.map(_render_piece, pieces), "rendering scenes", len(pieces)))
     sentences = all_sentences()
-    scenes = Scenes(np.load(folder / "images.npy", mmap_mode="r"), np.concatenate([state for state, _ in done]),
-                    np.tile(np.arange(len(sentences)), (count, 1)), np.concatenate([place for _, place in done]),
-                    tuple(sentence.text for sentence in sentences), np.empty((0, 0), np.int64), np.empty((0, 0), bool))
+    scenes = Scenes(
+        np.load(folder / "images.npy", mmap_mode="r"),
+        np.concatenate([state for state, _ in done]),
+        np.tile(np.arange(len(sentences)), (count, 1)),
+        np.concatenate([place for _, place in done]),
+        tuple(sentence.text for sentence in sentences),
+        np.empty((0, 0), np.int64),
+        np.empty((0, 0), bool),
+    )
     save_scenes(folder, scenes)
     return scenes
 
 
-def _render_piece(piece: tuple[Path, RobotContract, ModelConfig, int, int, int]
-                  ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Render scenes [start, start + count) into the shared file; returns states (count, P) and places (count, R, 3)."""
+def _render_piece(
+    piece: tuple[Path, RobotContract, ModelConfig, int, int, int],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Render scenes [start, start + count) into the shared file; returns states (count, P) and places (count,
+    R, 3).
+    """
     folder, contract, config, start, count, seed = piece
     out = np.load(folder / "images.npy", mmap_mode="r+")
     rng = np.random.default_rng([seed, start])
@@ -77,7 +95,9 @@ def stack_images(images: dict[str, NDArray[np.uint8]], config: ModelConfig) -> N
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="scenes", description=__doc__)
-    parser.add_argument("config", type=Path, help="config/training/*.yaml, for its model's cameras and image size")
+    parser.add_argument(
+        "config", type=Path, help="config/training/*.yaml, for its model's cameras and image size"
+    )
     parser.add_argument("--robot", default="tabletop", help="robot contract: a name or a path")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--count", type=int, default=20000)
@@ -86,8 +106,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     console = Console()
     try:
-        make_scenes(options.output, load_contract(find_contract(options.robot)), load_model_file(options.config).model,
-                    options.count, options.seed, options.workers)
+        make_scenes(
+            options.output,
+            load_contract(find_contract(options.robot)),
+            load_model_file(options.config).model,
+            options.count,
+            options.seed,
+            options.workers,
+        )
     except VlaError as problem:
         console.print(f"[red]{problem}[/red]")
         return 1

@@ -6,16 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
 from sim_bridges.tabletop.scene import BLOCKS
 from sim_bridges.tabletop.tasks import TASKS, Family
 
-PUSH_SIDE_M = 0.05  # a push is about the side of the block that the hand must touch: this teaches left and right
+PUSH_SIDE_M = (
+    0.05  # a push is about the side of the block that the hand must touch: this teaches left and right
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """text; what it names (`target`, a key of TabletopSim.positions); where beside that it acts (`offset`, m)."""
+    """text; what it names (`target`, a key of TabletopSim.positions); where beside that it acts (`offset`,
+    m).
+    """
 
     text: str
     target: str
@@ -42,5 +45,7 @@ def all_sentences() -> tuple[Sentence, ...]:
             if fixed:
                 found.append(Sentence(phrase, fixed, offset))
             else:
-                found += [Sentence(phrase.format(colour=colour), f"{colour}_block", offset) for colour in colours]
+                found += [
+                    Sentence(phrase.format(colour=colour), f"{colour}_block", offset) for colour in colours
+                ]
     return tuple(found)

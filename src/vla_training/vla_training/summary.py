@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-
 from vla_policy.errors import VlaError
+
 from vla_training.datasets.lerobot import LeRobotDataset
 
 
@@ -20,7 +20,10 @@ def describe(dataset: LeRobotDataset) -> str:
     tasks = Counter(str(episode.extra.get("task_name", episode.task)) for episode in dataset.episodes)
     lines = [f"{dataset.root}: {len(dataset.episodes)} episodes, {len(dataset)} frames at {dataset.fps:g} Hz"]
     lines += [f"  {count:6d}  {name}" for name, count in sorted(tasks.items())]
-    lines += [f"  {key}: {feature.dtype} {json.dumps(list(feature.shape))}" for key, feature in dataset.features.items()]
+    lines += [
+        f"  {key}: {feature.dtype} {json.dumps(list(feature.shape))}"
+        for key, feature in dataset.features.items()
+    ]
     return "\n".join(lines)
 
 

@@ -1,7 +1,10 @@
-"""A training YAML in, a policy bundle out: `ros2 run vla_training train config/training/tabletop.yaml --output outputs/run`.
+"""A training YAML in, a policy bundle out: `ros2 run vla_training train config/training/tabletop.yaml
+--output outputs/run`.
 
-Ctrl-C saves; `--resume` goes on where it stopped. The newest bundle is always at OUTPUT/bundle. Several processes share the
-batches when torchrun starts them: `torchrun --nproc-per-node 2 -m vla_training.train …` (on a CPU with `threads: 1`).
+Ctrl-C saves; `--resume` goes on where it stopped. The newest bundle is always at OUTPUT/bundle. Several
+processes share the
+batches when torchrun starts them: `torchrun --nproc-per-node 2 -m vla_training.train …` (on a CPU with
+`threads: 1`).
 """
 
 from __future__ import annotations
@@ -9,14 +12,16 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from vla_policy.action.codec import ActionCodec
-from vla_policy.checkpoint import Bundle, save_bundle
+from vla_policy.checkpoint import Bundle, check_fits, load_bundle, save_bundle
 from vla_policy.contract import RobotContract, load_contract
 from vla_policy.errors import ConfigError, VlaError
 from vla_policy.model.config import ModelFile
@@ -25,6 +30,7 @@ from vla_policy.model.vla import VLAModel, build_model
 from vla_policy.normalizer import Normalizer
 from vla_policy.observation.proprioception import proprioception_names
 from vla_policy.resources import find_contract
+
 from vla_training.config import TrainingConfig, load_training_file
 from vla_training.curves import LossCurves
 from vla_training.datasets.windows import Demonstrations, load_demonstrations
@@ -40,28 +46,43 @@ STATE_MIN_SPAN = 0.02  # m or rotation units: a channel that hardly moves must n
 class Run:
     """Everything a training run needs, built from its config: data, model, trainer; and what it writes."""
 
-    def __init__(self, config_path: Path, robot: str, output: Path, device: torch.device,
-                 group: Group | None = None) -> None:
+    def __init__(
+        self,
+        config_path: Path,
+        robot: str,
+        output: Path,
+        device: torch.device,
+        group: Group | None = None,
+        arguments: Sequence[str] | None = None,
+    ) -> None:
         self.group = group or Group()
+        self._provenance = provenance("train", arguments)
         self.file, self.training = load_training_file(config_path)
         self.contract = load_contract(find_contract(robot))
         self.output = output
         torch.set_num_threads(self.training.threads)
         torch.manual_seed(self.training.seed)
-        self.data = load_demonstrations(self.training.datasets, self.contract, self.file.model)
-        self.model, self.tokenizer, self.state_normalizer = _start_model(self.file, self.training, self.contract,
-                                                                         self.data)
-        columns = len(self.contract.action_names) - (1 if self.contract.action.gripper else 0)
-        self.action_normalizer = Normalizer.fit(self.data.actions[:, :columns], self.contract.action_names[:columns])
+        with self.group.first_alone():  # the first reading decodes the videos
+            self.data = load_demonstrations(self.training.datasets, self.contract, self.file.model)
+        self.start = _start(self.file, self.training, self.contract, self.data)
         scale = PlaceScale.of(self.contract)
-        prepared = prepare(self.data, self.file.model, self.training,
-                           ActionCodec(self.contract, self.action_normalizer), self.state_normalizer, self.tokenizer,
-                           scale)
+        prepared = prepare(
+            self.data,
+            self.file.model,
+            self.training,
+            ActionCodec(self.contract, self.start.action_normalizer),
+            self.start.state_normalizer,
+            self.start.tokenizer,
+            scale,
+        )
         scenes = None
         if self.training.scenes:
             scenes = load_scenes(self.training.scenes).for_model(
-                self.state_normalizer, self.tokenizer, self.file.model.text_length, scale)
-        self.trainer = Trainer(self.model, self.file.model, self.training, prepared, scenes, device, self.group)
+                self.start.state_normalizer, self.start.tokenizer, self.file.model.text_length, scale
+            )
+        self.trainer = Trainer(
+            self.start.model, self.file.model, self.training, prepared, scenes, device, self.group
+        )
 
     @property
     def state_folder(self) -> Path:
@@ -70,15 +91,30 @@ class Run:
 
     def export(self, losses: dict[str, float]) -> None:
         """Write OUTPUT/bundle from the averaged weights."""
-        model = build_model(self.file.model, self.contract, self.tokenizer.vocabulary_size)
+        model = build_model(self.file.model, self.contract, self.start.tokenizer.vocabulary_size)
         model.load_state_dict({k: v.cpu() for k, v in self.trainer.average.weights.items()}, strict=True)
-        facts = provenance() | {
-            "steps": self.trainer.progress.step, "minutes": round(self.trainer.progress.minutes, 1),
-            "validation": losses, "datasets": list(self.training.datasets), "seed": self.training.seed,
-            "episodes": len(self.data.first), "frames": len(self.data.state)}
-        save_bundle(self.output / "bundle", Bundle(
-            model, self.file, self.contract, self.state_normalizer, self.action_normalizer, self.tokenizer,
-            provenance=facts, instructions=_instructions(self.data)))
+        facts = self._provenance | {
+            "steps": self.trainer.progress.step,
+            "minutes": round(self.trainer.progress.minutes, 1),
+            "validation": losses,
+            "datasets": [source.model_dump(mode="json") for source in self.training.datasets],
+            "seed": self.training.seed,
+            "episodes": len(self.data.first),
+            "frames": int((self.data.stop - self.data.first).sum()),
+        }
+        save_bundle(
+            self.output / "bundle",
+            Bundle(
+                model,
+                self.file,
+                self.contract,
+                self.start.state_normalizer,
+                self.start.action_normalizer,
+                self.start.tokenizer,
+                provenance=facts,
+                instructions=_instructions(self.data),
+            ),
+        )
 
 
 def _instructions(data: Demonstrations) -> dict[str, list[str]]:
@@ -89,19 +125,53 @@ def _instructions(data: Demonstrations) -> dict[str, list[str]]:
     return {name: sorted(texts) for name, texts in sorted(shown.items())}
 
 
-def _start_model(file: ModelFile, training: TrainingConfig, contract: RobotContract,
-                 data: Demonstrations) -> tuple[VLAModel, Tokenizer, Normalizer]:
-    """The pre-trained model where the config names one, else a fresh one fitted to the data."""
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a run begins with."""
+
+    model: VLAModel
+    tokenizer: Tokenizer
+    state_normalizer: Normalizer
+    action_normalizer: Normalizer
+
+
+def _start(file: ModelFile, training: TrainingConfig, contract: RobotContract, data: Demonstrations) -> Start:
+    """The bundle or the pre-trained model that the config names, or a fresh model; normalisers it lacks are
+    fitted to the data.
+
+    Raises: BundleError, ConfigError where there is none, ConfigError where it has another model config.
+    """
+    if training.start:
+        bundle = load_bundle(training.start)
+        check_fits(bundle.contract, contract, file.model)
+        _check_same_model(bundle.file, file, training.start)
+        return Start(bundle.model, bundle.tokenizer, bundle.state_normalizer, bundle.action_normalizer)
+    columns = len(contract.action_names) - (1 if contract.action.gripper else 0)
+    action_normalizer = Normalizer.fit(data.actions[:, :columns], contract.action_names[:columns])
     if training.grounding:
         grounded = load_grounding(training.grounding)
-        if grounded.file.model != file.model:
-            raise ConfigError(f"{training.grounding}: pre-trained with another model config; got {file.model}, "
-                              f"expected {grounded.file.model}; pre-train again with this config")
-        return grounded.model, grounded.tokenizer, grounded.state_normalizer
+        _check_same_model(grounded.file, file, training.grounding)
+        return Start(grounded.model, grounded.tokenizer, grounded.state_normalizer, action_normalizer)
     tokenizer = Tokenizer.build(data.instructions)
     names = proprioception_names(contract, file.model.proprioception_joints)
-    return (build_model(file.model, contract, tokenizer.vocabulary_size), tokenizer,
-            Normalizer.fit(data.state, names, min_span=STATE_MIN_SPAN))
+    return Start(
+        build_model(file.model, contract, tokenizer.vocabulary_size),
+        tokenizer,
+        Normalizer.fit(data.state, names, min_span=STATE_MIN_SPAN),
+        action_normalizer,
+    )
+
+
+def _check_same_model(got: ModelFile, expected: ModelFile, where: str) -> None:
+    if got.model != expected.model:
+        changed = [
+            f"{key}: got {value!r}, expected {getattr(expected.model, key)!r}"
+            for key, value in got.model
+            if value != getattr(expected.model, key)
+        ]
+        raise ConfigError(
+            f"{where}: made with another model config ({'; '.join(changed)}); use its config, or start anew"
+        )
 
 
 def train(run: Run, resume: bool, console: Console) -> None:
@@ -110,27 +180,51 @@ def train(run: Run, resume: bool, console: Console) -> None:
     curves = LossCurves(run.output, resume) if run.group.rank == 0 else None
     if resume:
         run.trainer.resume(run.state_folder)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:5.1f}%"),
-               TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[losses]}"))
-    try:
-        with Progress(*columns, console=console, refresh_per_second=1) as progress:
-            bar = progress.add_task("training", total=1.0, losses="")
-            for report in run.trainer.run():
-                if curves is None:
-                    continue
-                curves.add(report)
-                progress.update(bar, completed=report.share_done, losses=_line(report))
-                if report.validation:
-                    console.log(f"step {report.progress.step}: validation {_losses(report.validation)}")
-                if report.progress.step % run.training.export_every == 0:
-                    _checkpoint(run, curves)
-    except KeyboardInterrupt:
-        console.log("stopped; saving")
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:5.1f}%"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[losses]}"),
+    )
+    with Progress(*columns, console=console, refresh_per_second=1) as progress, _stop_on_signal(run.trainer):
+        bar = progress.add_task("training", total=1.0, losses="")
+        for report in run.trainer.run():
+            if curves is None:
+                continue
+            curves.add(report)
+            progress.update(bar, completed=report.share_done, losses=_line(report))
+            if report.validation:
+                console.log(
+                    f"step {report.progress.step}: validation {_losses(report.validation)}", highlight=False
+                )
+            if report.progress.step % run.training.export_every == 0:
+                _checkpoint(run, curves)
     if curves is None:
         return
+    if run.trainer.stop_requested:
+        console.log("stopped; saving")
     _checkpoint(run, curves)
-    console.log(f"{run.output / 'bundle'} after {run.trainer.progress.step} steps, "
-                f"{run.trainer.progress.minutes:.1f} minutes")
+    console.log(
+        f"{run.output / 'bundle'} after {run.trainer.progress.step} steps, "
+        f"{run.trainer.progress.minutes:.1f} minutes"
+    )
+
+
+@contextmanager
+def _stop_on_signal(trainer: Trainer) -> Iterator[None]:
+    """Ctrl-C, or a cluster's SIGTERM, ends the loop after the step it is in."""
+
+    def stop(*_: object) -> None:
+        trainer.stop_requested = True
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _checkpoint(run: Run, curves: LossCurves) -> None:
@@ -147,7 +241,7 @@ def _line(report: StepReport) -> str:
     return f"step {report.progress.step}  lr {report.learning_rate:.1e}  {_losses(report.losses)}"
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Command line. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="train", description=__doc__)
     parser.add_argument("config", type=Path, help="config/training/*.yaml")
@@ -158,9 +252,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     group = Group.join()
     console = Console(quiet=group.rank > 0)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's request to stop saves, as Ctrl-C does
     try:
-        run = Run(options.config, options.robot, options.output, torch.device(options.device), group)
+        run = Run(
+            options.config, options.robot, options.output, torch.device(options.device), group, arguments
+        )
         train(run, options.resume, console)
     except VlaError as problem:
         console.print(f"[red]{problem}[/red]")

@@ -1,7 +1,7 @@
 """Demonstrations and a config in, a trained model out: the loop, its validation, its checkpoints.
 
-The loop holds no random state: what happens in step n depends on the seed, n and the weights. With the same budget of steps a
-resumed run therefore equals an uninterrupted one.
+The loop holds no random state: what happens in step n depends on the seed, n and the weights. With the same
+budget of steps a resumed run therefore equals an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -15,19 +15,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-
 from vla_policy.action.codec import ActionCodec
 from vla_policy.model.config import ModelConfig
 from vla_policy.model.tokenizer import Tokenizer
 from vla_policy.model.vla import VLAModel
 from vla_policy.normalizer import Normalizer
+
 from vla_training.augment import augment
 from vla_training.config import Stage, TrainingConfig
-from vla_training.datasets.windows import (Demonstrations, WindowIndex, draw_windows, gather_images)
+from vla_training.datasets.windows import Demonstrations, WindowIndex, draw_windows, gather_images
 from vla_training.grounding import PlaceScale, Scenes, scene_batch
 from vla_training.losses import Targets, place_loss, total_loss
-from vla_training.optimization import (AveragedWeights, autocast, learning_rate_at, load_state, make_optimizer,
-                                       save_state)
+from vla_training.optimization import (
+    AveragedWeights,
+    autocast,
+    learning_rate_at,
+    load_state,
+    make_optimizer,
+    save_state,
+)
 from vla_training.parallel import Group
 
 VALIDATION_WINDOWS = 256
@@ -48,16 +54,31 @@ class Prepared:
     validation_episodes: NDArray[np.int64]
 
 
-def prepare(data: Demonstrations, config: ModelConfig, training: TrainingConfig, codec: ActionCodec,
-            state_normalizer: Normalizer, tokenizer: Tokenizer, scale: PlaceScale) -> Prepared:
+def prepare(
+    data: Demonstrations,
+    config: ModelConfig,
+    training: TrainingConfig,
+    codec: ActionCodec,
+    state_normalizer: Normalizer,
+    tokenizer: Tokenizer,
+    scale: PlaceScale,
+) -> Prepared:
     """Normalise everything once and split episodes into training and validation by the seed."""
     arm, gripper = codec.encode(data.actions)
     ids, mask = tokenizer.encode_batch(data.instructions, config.text_length)
     shuffled = np.random.default_rng(training.seed).permutation(len(data.first))
     held_out = round(training.validation_share * len(shuffled))
-    return Prepared(data, state_normalizer.apply(data.state), arm, gripper,
-                    None if data.place is None else scale.apply(data.place), ids, mask,
-                    np.sort(shuffled[held_out:]), np.sort(shuffled[:held_out]))
+    return Prepared(
+        data,
+        state_normalizer.apply(data.state),
+        arm,
+        gripper,
+        None if data.place is None else scale.apply(data.place),
+        ids,
+        mask,
+        np.sort(shuffled[held_out:]),
+        np.sort(shuffled[:held_out]),
+    )
 
 
 @dataclass(slots=True)
@@ -70,7 +91,9 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """What one step gave: losses by name, the learning rate, frames used; `validation` where it was measured."""
+    """What one step gave: losses by name, the learning rate, frames used; `validation` where it was
+    measured.
+    """
 
     progress: Progress
     share_done: float
@@ -81,10 +104,20 @@ class StepReport:
 
 
 class Trainer:
-    """Runs the loop. `run` yields a report per step; stop iterating to stop, `save` to be able to go on."""
+    """Runs the loop. `run` yields a report per step; set `stop_requested` to end it early, `save` to be able
+    to go on.
+    """
 
-    def __init__(self, model: VLAModel, config: ModelConfig, training: TrainingConfig, prepared: Prepared,
-                 scenes: Scenes | None, device: torch.device, group: Group | None = None) -> None:
+    def __init__(
+        self,
+        model: VLAModel,
+        config: ModelConfig,
+        training: TrainingConfig,
+        prepared: Prepared,
+        scenes: Scenes | None,
+        device: torch.device,
+        group: Group | None = None,
+    ) -> None:
         self.model = model.to(device)
         self._config, self._training, self._prepared, self._scenes = config, training, prepared, scenes
         self._device = device
@@ -92,22 +125,30 @@ class Trainer:
         self.optimizer = make_optimizer(model, training.learning_rate, training.weight_decay)
         self.average = AveragedWeights(model, training.ema_decay)
         self.progress = Progress()
+        self.stop_requested = False
 
     def share_done(self) -> float:
         """Share of the budget that is used: of the steps, or of the minutes where that is more."""
         share = self.progress.step / self._training.steps
         if self._training.max_minutes:
-            share = self._group.agree(max(share, self.progress.minutes / self._training.max_minutes))
+            share = max(share, self.progress.minutes / self._training.max_minutes)
         return min(1.0, share)
 
     def run(self) -> Iterator[StepReport]:
-        """Train until the budget is used up."""
+        """Train until the budget is used up or `stop_requested` is set, in any process of the group."""
         training = self._training
-        while (share := self.share_done()) < 1.0:
+        while True:
+            share, stop = self._group.largest(self.share_done(), float(self.stop_requested))
+            if share >= 1.0 or stop:
+                return
             started = time.monotonic()
             stage = next(s for s in training.stages if share < s.until)
-            rate = learning_rate_at(max(share, 1.0 / training.steps), training.learning_rate, training.warmup_ratio,
-                                    training.final_learning_rate_ratio)
+            rate = learning_rate_at(
+                max(share, 1.0 / training.steps),
+                training.learning_rate,
+                training.warmup_ratio,
+                training.final_learning_rate_ratio,
+            )
             losses = self._step(stage, rate)
             self.progress.step += 1
             validation = None
@@ -119,8 +160,13 @@ class Trainer:
 
     def save(self, folder: Path) -> None:
         """Write the state of the run, atomically."""
-        save_state(folder, self.model, self.optimizer, self.average,
-                   {"step": self.progress.step, "minutes": self.progress.minutes})
+        save_state(
+            folder,
+            self.model,
+            self.optimizer,
+            self.average,
+            {"step": self.progress.step, "minutes": self.progress.minutes},
+        )
 
     def resume(self, folder: Path) -> None:
         """Go on from what `save` wrote. Raises: ConfigError."""
@@ -138,8 +184,14 @@ class Trainer:
         sums: dict[str, float] = {}
         batches = 8
         for _ in range(batches):
-            index = draw_windows(prepared.data, prepared.validation_episodes, VALIDATION_WINDOWS // batches, window,
-                                 self._config.action_chunk_size, rng)
+            index = draw_windows(
+                prepared.data,
+                prepared.validation_episodes,
+                VALIDATION_WINDOWS // batches,
+                window,
+                self._config.action_chunk_size,
+                rng,
+            )
             _, parts = self._losses(index, gather_images(prepared.data, index.frames))
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0.0) + value.item() / batches
@@ -150,9 +202,14 @@ class Trainer:
     def _step(self, stage: Stage, rate: float) -> dict[str, float]:
         rng = np.random.default_rng([self._training.seed, self.progress.step, self._group.rank])
         self.model.train()
-        index = draw_windows(self._prepared.data, self._prepared.train_episodes,
-                             max(1, stage.batch_size // self._group.size), stage.window,
-                             self._config.action_chunk_size, rng)
+        index = draw_windows(
+            self._prepared.data,
+            self._prepared.train_episodes,
+            max(1, stage.batch_size // self._group.size),
+            stage.window,
+            self._config.action_chunk_size,
+            rng,
+        )
         images = augment(gather_images(self._prepared.data, index.frames), self._training.augmentation, rng)
         loss, parts = self._losses(index, images)
         if self._scenes is not None:
@@ -172,22 +229,30 @@ class Trainer:
         prepared, to = self._prepared, self._to_device
         text = prepared.data.instruction[index.episode]
         with autocast(self._device, self._training.precision):
-            output = self.model(to(images), to(prepared.state[index.frames]), to(prepared.text_ids[text]),
-                             to(prepared.text_mask[text]))
+            output = self.model(
+                to(images),
+                to(prepared.state[index.frames]),
+                to(prepared.text_ids[text]),
+                to(prepared.text_mask[text]),
+            )
         targets = Targets(
             arm_BWKA=to(prepared.arm[index.rows]),
             gripper_BWK=None if prepared.gripper is None else to(prepared.gripper[index.rows]),
             rows_BWK=to(index.rows_valid),
             place_BW3=None if prepared.place is None else to(prepared.place[index.frames]),
-            frames_BW=to(index.valid))
+            frames_BW=to(index.valid),
+        )
         return total_loss(output, targets, self._training.losses)
 
     def _scene_loss(self, rng: np.random.Generator) -> Tensor:
         batch = scene_batch(self._scenes, max(1, self._training.scene_batch_size // self._group.size), rng)
         with autocast(self._device, self._training.precision):
             guess = self.model.ground(*(self._to_device(part) for part in batch.inputs))
-        return place_loss(guess.float(), self._to_device(batch.place), torch.ones(len(guess), dtype=torch.bool,
-                                                                                  device=self._device))
+        return place_loss(
+            guess.float(),
+            self._to_device(batch.place),
+            torch.ones(len(guess), dtype=torch.bool, device=self._device),
+        )
 
     def _to_device(self, array: NDArray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)

@@ -1,18 +1,19 @@
-"""A dataset's videos in, memory-mapped uint8 frames at the model's size out; decoded once, kept beside the dataset."""
+"""A dataset's videos in, memory-mapped uint8 frames at the model's size out; decoded once, kept beside the
+dataset.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from rich.progress import Progress
-
 from vla_policy.errors import ConfigError
 from vla_policy.observation.resize import resize_image
+
 from vla_training.datasets.lerobot import LeRobotDataset
 from vla_training.datasets.video import read_video
 
@@ -42,8 +43,9 @@ def cached_frames(dataset: LeRobotDataset, cameras: Sequence[str], size: int) ->
     return np.load(path, mmap_mode="r")
 
 
-def _decode_camera(dataset: LeRobotDataset, camera: str, out: NDArray[np.uint8],
-                   on_frame: Callable[[], None]) -> None:
+def _decode_camera(
+    dataset: LeRobotDataset, camera: str, out: NDArray[np.uint8], on_frame: Callable[[], None]
+) -> None:
     row = 0
     for path, count in dataset.video_files(f"observation.images.{camera}"):
         end = row + count
@@ -53,5 +55,6 @@ def _decode_camera(dataset: LeRobotDataset, camera: str, out: NDArray[np.uint8],
             row += 1
             on_frame()
         if row != end:
-            raise ConfigError(f"{path}: it has {row - end + count} frames, expected {count}; record the dataset again")
-
+            raise ConfigError(
+                f"{path}: it has {row - end + count} frames, expected {count}; record the dataset again"
+            )

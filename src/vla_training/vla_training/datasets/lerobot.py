@@ -1,8 +1,8 @@
 """Episodes in, a LeRobot dataset v3.0 folder out, and back into arrays.
 
-Layout: https://huggingface.co/docs/lerobot/lerobot-dataset-v3 (meta/info.json, stats.json, tasks.parquet, episodes; data and
-videos as few large files). Several processes may write at once: each fills its own shard (one data file and one video file
-per camera), and `finalize` numbers them through and writes the meta data.
+Layout: https://huggingface.co/docs/lerobot/lerobot-dataset-v3 (meta/info.json, stats.json, tasks.parquet,
+episodes; data and videos as few large files). Several processes may write at once: each fills its own shard
+(one data file and one video file per camera), and `finalize` numbers them through and writes the meta data.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-
 from vla_policy.errors import ConfigError
+
 from vla_training.datasets.video import VideoWriter
 
 VERSION = "v3.0"
@@ -39,7 +39,9 @@ class Feature:
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """Where an episode lies: rows [start, stop) of the dataset, its instruction and extra values (a seed, …)."""
+    """Where an episode lies: rows [start, stop) of the dataset, its instruction and extra values (a seed,
+    …).
+    """
 
     start: int
     stop: int
@@ -60,7 +62,9 @@ class Shard:
 
 
 class ShardWriter:
-    """Writes the episodes of one process. Frames go to mp4 at once; the small columns stay in memory until `close`."""
+    """Writes the episodes of one process. Frames go to mp4 at once; the small columns stay in memory until
+    `close`.
+    """
 
     def __init__(self, root: Path, file_index: int, features: Mapping[str, Feature], fps: float) -> None:
         self._features = features
@@ -68,15 +72,22 @@ class ShardWriter:
         self._rows: dict[str, list[NDArray[Any]]] = {k: [] for k, f in features.items() if f.dtype != "video"}
         self._episodes: list[Episode] = []
         self._videos = {
-            key: VideoWriter(root / VIDEO_PATH.format(video_key=key, chunk_index=0, file_index=file_index), fps,
-                             feature.shape[0], feature.shape[1])
-            for key, feature in features.items() if feature.dtype == "video"}
+            key: VideoWriter(
+                root / VIDEO_PATH.format(video_key=key, chunk_index=0, file_index=file_index),
+                fps,
+                feature.shape[0],
+                feature.shape[1],
+            )
+            for key, feature in features.items()
+            if feature.dtype == "video"
+        }
         self.frame_count = 0
 
     def add_episode(self, columns: Mapping[str, NDArray[Any]], task: str, extra: Mapping[str, Any]) -> None:
         """Append one episode.
 
-        columns: every feature of the dataset, arrays (T, *feature.shape). Raises: ConfigError where they do not fit.
+        columns: every feature of the dataset, arrays (T, *feature.shape). Raises: ConfigError where they do
+        not fit.
         """
         length = _checked_length(columns, self._features)
         for key, rows in self._rows.items():
@@ -92,12 +103,17 @@ class ShardWriter:
         for video in self._videos.values():
             video.close()
         columns = {
-            key: np.concatenate(rows) if rows else np.empty((0, *self._features[key].shape), self._features[key].dtype)
-            for key, rows in self._rows.items()}
+            key: np.concatenate(rows)
+            if rows
+            else np.empty((0, *self._features[key].shape), self._features[key].dtype)
+            for key, rows in self._rows.items()
+        }
         return Shard(self._file_index, columns, self._episodes)
 
 
-def finalize(root: Path, shards: Sequence[Shard], features: Mapping[str, Feature], fps: float, robot: str) -> None:
+def finalize(
+    root: Path, shards: Sequence[Shard], features: Mapping[str, Feature], fps: float, robot: str
+) -> None:
     """Write data files and meta data of all `shards`, numbering episodes and rows through in shard order."""
     shards = [shard for shard in sorted(shards, key=lambda s: s.file_index) if shard.episodes]
     if not shards:
@@ -108,8 +124,10 @@ def finalize(root: Path, shards: Sequence[Shard], features: Mapping[str, Feature
     for shard in shards:
         table = _data_table(shard, features, fps, tasks, len(rows), first_row)
         _write(table, root / DATA_PATH.format(chunk_index=0, file_index=shard.file_index))
-        rows += [_episode_row(episode, shard.file_index, len(rows) + i, first_row, fps, features)
-                 for i, episode in enumerate(shard.episodes)]
+        rows += [
+            _episode_row(episode, shard.file_index, len(rows) + i, first_row, fps, features)
+            for i, episode in enumerate(shard.episodes)
+        ]
         first_row += len(table)
     _write(pa.Table.from_pylist(rows), root / EPISODES_PATH)
     _write_tasks(root, tasks)
@@ -119,7 +137,9 @@ def finalize(root: Path, shards: Sequence[Shard], features: Mapping[str, Feature
 
 
 class LeRobotDataset:
-    """A v3.0 dataset on disk: small columns as arrays, videos by path. Raises: ConfigError for a folder that is none."""
+    """A v3.0 dataset on disk: small columns as arrays, videos by path. Raises: ConfigError for a folder that
+    is none.
+    """
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
@@ -128,12 +148,16 @@ class LeRobotDataset:
             raise ConfigError(f"{self.root}: no meta/info.json in it; expected a LeRobot dataset {VERSION}")
         info = json.loads(info_path.read_text(encoding="utf-8"))
         if info.get("codebase_version") != VERSION:
-            raise ConfigError(f"{info_path}: codebase_version is {info.get('codebase_version')}, expected {VERSION}; "
-                              "convert the dataset with lerobot's own converter")
+            raise ConfigError(
+                f"{info_path}: codebase_version is {info.get('codebase_version')}, expected {VERSION}; "
+                "convert the dataset with lerobot's own converter"
+            )
         self.info: dict[str, Any] = info
         self.fps = float(info["fps"])
-        self.features = {key: Feature(value["dtype"], tuple(value["shape"]), _names(value.get("names")))
-                         for key, value in info["features"].items()}
+        self.features = {
+            key: Feature(value["dtype"], tuple(value["shape"]), _names(value.get("names")))
+            for key, value in info["features"].items()
+        }
         files = sorted((self.root / "data").glob("chunk-*/file-*.parquet"))
         self._table = pa.concat_tables([pq.read_table(path) for path in files])
         self.episodes, self._video_files = self._read_episodes()
@@ -147,7 +171,9 @@ class LeRobotDataset:
         return len(self._table)
 
     def column(self, key: str) -> NDArray[Any]:
-        """A small column as an array (N, *shape). Raises: ConfigError for an unknown one, naming those there are."""
+        """A small column as an array (N, *shape). Raises: ConfigError for an unknown one, naming those there
+        are.
+        """
         if key not in self._table.column_names:
             raise ConfigError(f"{self.root}: no column '{key}'; it has {', '.join(self._table.column_names)}")
         values = self._table.column(key).combine_chunks()
@@ -169,12 +195,24 @@ class LeRobotDataset:
         episodes, videos = [], []
         for path in files:
             for row in pq.read_table(path).to_pylist():
-                extra = {k: v for k, v in row.items() if "/" not in k and k not in ("episode_index", "tasks", "length")}
+                extra = {
+                    k: v
+                    for k, v in row.items()
+                    if "/" not in k and k not in ("episode_index", "tasks", "length")
+                }
                 start, stop = extra.pop("dataset_from_index"), extra.pop("dataset_to_index")
                 episodes.append(Episode(start, stop, row["tasks"][0], extra))
-                videos.append({key: self.root / self.info["video_path"].format(
-                    video_key=key, chunk_index=row[f"videos/{key}/chunk_index"],
-                    file_index=row[f"videos/{key}/file_index"]) for key in self.video_keys})
+                videos.append(
+                    {
+                        key: self.root
+                        / self.info["video_path"].format(
+                            video_key=key,
+                            chunk_index=row[f"videos/{key}/chunk_index"],
+                            file_index=row[f"videos/{key}/file_index"],
+                        )
+                        for key in self.video_keys
+                    }
+                )
         return episodes, videos
 
 
@@ -184,21 +222,31 @@ def _checked_length(columns: Mapping[str, NDArray[Any]], features: Mapping[str, 
     length = len(next(iter(columns.values())))
     for key, feature in features.items():
         if np.shape(columns[key]) != (length, *feature.shape):
-            raise ConfigError(f"column '{key}' has shape {np.shape(columns[key])}, "
-                              f"expected {(length, *feature.shape)}")
+            raise ConfigError(
+                f"column '{key}' has shape {np.shape(columns[key])}, expected {(length, *feature.shape)}"
+            )
     return length
 
 
-def _data_table(shard: Shard, features: Mapping[str, Feature], fps: float, tasks: list[str], first_episode: int,
-                first_row: int) -> pa.Table:
+def _data_table(
+    shard: Shard,
+    features: Mapping[str, Feature],
+    fps: float,
+    tasks: list[str],
+    first_episode: int,
+    first_row: int,
+) -> pa.Table:
     columns: dict[str, pa.Array] = {key: _nested(values) for key, values in shard.columns.items()}
     frame = np.concatenate([np.arange(len(e)) for e in shard.episodes])
     columns["timestamp"] = pa.array((frame / fps).astype(np.float32))
     columns["frame_index"] = pa.array(frame)
     columns["episode_index"] = pa.array(
-        np.concatenate([np.full(len(e), first_episode + i) for i, e in enumerate(shard.episodes)]))
+        np.concatenate([np.full(len(e), first_episode + i) for i, e in enumerate(shard.episodes)])
+    )
     columns["index"] = pa.array(np.arange(len(frame)) + first_row)
-    columns["task_index"] = pa.array(np.concatenate([np.full(len(e), tasks.index(e.task)) for e in shard.episodes]))
+    columns["task_index"] = pa.array(
+        np.concatenate([np.full(len(e), tasks.index(e.task)) for e in shard.episodes])
+    )
     return pa.table(columns)
 
 
@@ -210,53 +258,112 @@ def _nested(values: NDArray[Any]) -> pa.Array:
     return array
 
 
-def _episode_row(episode: Episode, file_index: int, episode_index: int, first_row: int, fps: float,
-                 features: Mapping[str, Feature]) -> dict[str, Any]:
+def _episode_row(
+    episode: Episode,
+    file_index: int,
+    episode_index: int,
+    first_row: int,
+    fps: float,
+    features: Mapping[str, Feature],
+) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "episode_index": episode_index, "tasks": [episode.task], "length": len(episode),
-        "data/chunk_index": 0, "data/file_index": file_index,
-        "dataset_from_index": first_row + episode.start, "dataset_to_index": first_row + episode.stop,
-        "meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0, **episode.extra}
+        "episode_index": episode_index,
+        "tasks": [episode.task],
+        "length": len(episode),
+        "data/chunk_index": 0,
+        "data/file_index": file_index,
+        "dataset_from_index": first_row + episode.start,
+        "dataset_to_index": first_row + episode.stop,
+        "meta/episodes/chunk_index": 0,
+        "meta/episodes/file_index": 0,
+        **episode.extra,
+    }
     for key, feature in features.items():
         if feature.dtype == "video":
-            row |= {f"videos/{key}/chunk_index": 0, f"videos/{key}/file_index": file_index,
-                    f"videos/{key}/from_timestamp": episode.start / fps,
-                    f"videos/{key}/to_timestamp": episode.stop / fps}
+            row |= {
+                f"videos/{key}/chunk_index": 0,
+                f"videos/{key}/file_index": file_index,
+                f"videos/{key}/from_timestamp": episode.start / fps,
+                f"videos/{key}/to_timestamp": episode.stop / fps,
+            }
     return row
 
 
 def _write_tasks(root: Path, tasks: list[str]) -> None:
     """tasks.parquet as pandas writes a frame whose index is the task's text."""
     table = pa.table({"task_index": pa.array(range(len(tasks)), pa.int64()), "task": pa.array(tasks)})
-    pandas = {"index_columns": ["task"], "column_indexes": [], "pandas_version": "2.0.0", "columns": [
-        {"name": "task_index", "field_name": "task_index", "pandas_type": "int64", "numpy_type": "int64",
-         "metadata": None},
-        {"name": "task", "field_name": "task", "pandas_type": "unicode", "numpy_type": "object", "metadata": None}]}
+    pandas = {
+        "index_columns": ["task"],
+        "column_indexes": [],
+        "pandas_version": "2.0.0",
+        "columns": [
+            {
+                "name": "task_index",
+                "field_name": "task_index",
+                "pandas_type": "int64",
+                "numpy_type": "int64",
+                "metadata": None,
+            },
+            {
+                "name": "task",
+                "field_name": "task",
+                "pandas_type": "unicode",
+                "numpy_type": "object",
+                "metadata": None,
+            },
+        ],
+    }
     _write(table.replace_schema_metadata({"pandas": json.dumps(pandas)}), root / "meta/tasks.parquet")
 
 
-def _info(features: Mapping[str, Feature], fps: float, robot: str, episodes: int, frames: int,
-          tasks: int) -> dict[str, Any]:
+def _info(
+    features: Mapping[str, Feature], fps: float, robot: str, episodes: int, frames: int, tasks: int
+) -> dict[str, Any]:
     described: dict[str, Any] = {}
     for key, feature in features.items():
-        described[key] = {"dtype": feature.dtype, "shape": list(feature.shape),
-                          "names": list(feature.names) if feature.names else None}
+        described[key] = {
+            "dtype": feature.dtype,
+            "shape": list(feature.shape),
+            "names": list(feature.names) if feature.names else None,
+        }
         if feature.dtype == "video":
             described[key]["info"] = {
-                "video.height": feature.shape[0], "video.width": feature.shape[1], "video.channels": 3,
-                "video.codec": "h264", "video.pix_fmt": "yuv444p", "video.fps": fps, "video.is_depth_map": False,
-                "has_audio": False}
+                "video.height": feature.shape[0],
+                "video.width": feature.shape[1],
+                "video.channels": 3,
+                "video.codec": "h264",
+                "video.pix_fmt": "yuv444p",
+                "video.fps": fps,
+                "video.is_depth_map": False,
+                "has_audio": False,
+            }
     described["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}
     described |= {key: {"dtype": "int64", "shape": [1], "names": None} for key in INDEX_COLUMNS[1:]}
-    return {"codebase_version": VERSION, "robot_type": robot, "total_episodes": episodes, "total_frames": frames,
-            "total_tasks": tasks, "chunks_size": 1000, "data_files_size_in_mb": 100, "video_files_size_in_mb": 500,
-            "fps": fps if fps != int(fps) else int(fps), "splits": {"train": f"0:{episodes}"},
-            "data_path": DATA_PATH, "video_path": VIDEO_PATH, "features": described}
+    return {
+        "codebase_version": VERSION,
+        "robot_type": robot,
+        "total_episodes": episodes,
+        "total_frames": frames,
+        "total_tasks": tasks,
+        "chunks_size": 1000,
+        "data_files_size_in_mb": 100,
+        "video_files_size_in_mb": 500,
+        "fps": fps if fps != int(fps) else int(fps),
+        "splits": {"train": f"0:{episodes}"},
+        "data_path": DATA_PATH,
+        "video_path": VIDEO_PATH,
+        "features": described,
+    }
 
 
 def _statistics(values: NDArray[Any]) -> dict[str, Any]:
-    return {"min": values.min(0).tolist(), "max": values.max(0).tolist(), "mean": values.mean(0).tolist(),
-            "std": values.std(0).tolist(), "count": [len(values)]}
+    return {
+        "min": values.min(0).tolist(),
+        "max": values.max(0).tolist(),
+        "mean": values.mean(0).tolist(),
+        "std": values.std(0).tolist(),
+        "count": [len(values)],
+    }
 
 
 def _names(names: Any) -> tuple[str, ...] | None:

@@ -24,8 +24,10 @@ class VideoWriter:
         self.frame_count = 0
         self._container = av.open(str(path), "w")
         self._stream: Any = self._container.add_stream(
-            "libx264", rate=Fraction(fps).limit_denominator(1000),
-            options={"crf": QUALITY_CRF, "g": KEYFRAME_EVERY, "preset": "veryfast", "threads": "1"})
+            "libx264",
+            rate=Fraction(fps).limit_denominator(1000),
+            options={"crf": QUALITY_CRF, "g": KEYFRAME_EVERY, "preset": "veryfast", "threads": "1"},
+        )
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, PIXEL_FORMAT
 
     def write(self, frame: NDArray[np.uint8]) -> None:
