@@ -7,7 +7,6 @@ thinking stands in `vla_policy.action.guard`; this node gives it messages and cl
 from __future__ import annotations
 
 import math
-import signal
 import sys
 import time
 from enum import StrEnum
@@ -34,6 +33,7 @@ from vla_policy_node.messages import chunk_from_msg, command_to_msg, make_header
 from vla_policy_node.pace import LATCHED, RELIABLE, Pace
 from vla_policy_node.robot_output import RobotOutput
 from vla_policy_node.robot_state import RobotState
+from vla_policy_node.serving import serve_until_signal
 
 LOCKSTEP_SILENCE_S = 60.0  # simulated time waits for the policy: a slow one is no danger, a dead one is noticed
 LOCKSTEP_WATCH_S = 0.1
@@ -255,26 +255,17 @@ def _silence(value: object, pace: Pace) -> float | None:
     return LOCKSTEP_SILENCE_S if pace is Pace.LOCKSTEP else None
 
 
-def _spin_until_signal(node: GuardNode) -> None:
-    """Serve until SIGINT or SIGTERM. rclpy's own handlers would close the publishers before the last stop is out."""
-    leaving = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, frame: leaving.append(received))
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    while not leaving:
-        executor.spin_once(timeout_sec=0.1)
-    node.shut_down()
-    executor.shutdown()
-
-
 def main() -> None:
     """Run the guard until a signal; exit code 2 and one line when it cannot start."""
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     code = 0
     try:
         node = GuardNode()
-        _spin_until_signal(node)
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        serve_until_signal(executor)
+        node.shut_down()
+        executor.shutdown()
         node.destroy_node()
     except (VlaError, ParameterException) as problem:
         rclpy.logging.get_logger("guard_node").fatal(str(problem))
