@@ -85,7 +85,7 @@ def write_config(path: Path, dataset: Path, **training: object) -> Path:
     model = {
         "image_size": IMAGE_SIZE,
         "history_length": 4,
-        "text_length": 6,
+        "text_length": 8,
         "proprioception_joints": ["finger_joint"],
         "backbone_options": {"width": 16, "visual_width": 16, "layers": 1, "heads": 2},
         "head_options": {"hidden_size": 8, "decoder_size": 16},

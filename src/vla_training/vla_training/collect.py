@@ -13,11 +13,9 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import asdict
-from multiprocessing import get_context
 from pathlib import Path
 from queue import Empty, Queue
 
@@ -34,6 +32,7 @@ from vla_policy.resources import find_contract
 from vla_training.datasets.lerobot import Shard, ShardWriter, finalize
 from vla_training.demonstrator import Recording, demonstrate, features
 from vla_training.provenance import provenance
+from vla_training.workers import workers
 
 Job = tuple[str, int]  # task, seed
 Outcome = tuple[str, bool, int]  # task, success, rows
@@ -44,7 +43,7 @@ def collect(
     contract: RobotContract,
     jobs: Sequence[Job],
     recording: Recording,
-    workers: int,
+    worker_count: int,
     console: Console,
     policy: Path | None = None,
 ) -> dict[str, dict[str, int]]:
@@ -56,10 +55,10 @@ def collect(
             f"{root}: already there; expected a new folder; delete it or choose another --output"
         )
     root.mkdir(parents=True)
-    with _pool(workers) as (pool, queue):
+    with workers(worker_count) as (pool, queue):
         futures = [
-            pool.submit(_record_shard, root, contract, jobs[i::workers], recording, policy, i, queue)
-            for i in range(workers)
+            pool.submit(_record_shard, root, contract, jobs[i::worker_count], recording, policy, i, queue)
+            for i in range(worker_count)
         ]
         report = _watch(queue, futures, len(jobs), console)
         shards = [future.result() for future in futures]
@@ -71,18 +70,6 @@ def collect(
         contract.name,
     )
     return report
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[tuple[Executor, Queue[Outcome]]]:
-    """Processes and a queue they can report to; one worker works in a thread, which starts faster."""
-    if workers == 1:
-        with ThreadPoolExecutor(1) as pool:
-            yield pool, Queue()
-        return
-    context = get_context("spawn")
-    with context.Manager() as manager, ProcessPoolExecutor(workers, mp_context=context) as pool:
-        yield pool, manager.Queue()
 
 
 def _record_shard(

@@ -28,15 +28,13 @@ from vla_policy.model.config import ModelFile, load_model_file
 from vla_policy.model.tokenizer import Tokenizer
 from vla_policy.model.vla import VLAModel, build_model
 from vla_policy.normalizer import Normalizer
-from vla_policy.observation.proprioception import proprioception_names
 from vla_policy.resources import find_contract
 
-from vla_training.grounding import PlaceScale, Scenes, load_scenes, scene_batch
+from vla_training.grounding import PlaceScale, Scenes, fit_state, load_scenes, scene_batch
 from vla_training.losses import place_loss
 from vla_training.optimization import AveragedWeights, autocast, learning_rate_at, make_optimizer
 from vla_training.provenance import provenance
 
-STATE_MIN_SPAN = 0.02  # m or rotation units: a channel that hardly moves must not blow its noise up
 HELD_OUT_SCENES = 256
 REPORT_EVERY = 200
 
@@ -54,9 +52,12 @@ class Grounded:
 
 @dataclass(frozen=True, slots=True)
 class PretrainOptions:
-    """minutes: budget. batch_size: scenes a step. seed: of weights and order."""
+    """minutes, steps: the budget, whichever is used up first. batch_size: scenes a step. seed: of weights and
+    order.
+    """
 
-    minutes: float
+    minutes: float = 8.0
+    steps: int = 100_000
     batch_size: int = 96
     learning_rate: float = 1e-3
     precision: str = "bf16"
@@ -75,9 +76,8 @@ def pretrain(
     mean error [m].
     """
     torch.manual_seed(options.seed)
-    tokenizer = Tokenizer.build(scenes.sentences)
-    state_names = proprioception_names(contract, file.model.proprioception_joints)
-    normalizer = Normalizer.fit(scenes.state, state_names, min_span=STATE_MIN_SPAN)
+    tokenizer = start.tokenizer if start else Tokenizer.build(scenes.sentences)
+    normalizer = start.state_normalizer if start else fit_state(scenes.state, contract, file.model)
     scale = PlaceScale.of(contract)
     scenes = scenes.for_model(normalizer, tokenizer, file.model.text_length, scale)
     held_out = min(HELD_OUT_SCENES, len(scenes) // 5)
@@ -109,7 +109,9 @@ def _train(
     )
     with Progress(*columns, console=console, refresh_per_second=1) as progress:
         bar = progress.add_task("", total=1.0, loss="")
-        while (share := (time.monotonic() - started) / 60.0 / options.minutes) < 1.0:
+        while (
+            share := max((time.monotonic() - started) / 60.0 / options.minutes, step / options.steps)
+        ) < 1.0:
             losses.append(
                 _step(
                     model,
@@ -125,6 +127,10 @@ def _train(
             progress.update(bar, completed=share, loss=f"step {step}  loss {np.mean(losses[-50:]):.5f}")
             if step % REPORT_EVERY == 0:
                 console.log(f"step {step}: loss {np.mean(losses[-REPORT_EVERY:]):.5f}", highlight=False)
+
+
+def _share_done(started: float, step: int, options: PretrainOptions) -> float:
+    return max((time.monotonic() - started) / 60.0 / options.minutes, step / options.steps)
 
 
 def _step(
@@ -195,7 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--scenes", type=Path, required=True, help="folder made by `scenes`")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--start", type=Path, help="folder of an earlier grounding to go on from")
-    parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--minutes", type=float, default=8.0, help="budget")
+    parser.add_argument("--steps", type=int, default=100_000, help="budget, where it is used up first")
     parser.add_argument("--batch-size", type=int, default=96)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")

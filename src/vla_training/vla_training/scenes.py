@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +25,7 @@ from vla_policy.resources import find_contract
 
 from vla_training.grounding import Scenes, save_scenes
 from vla_training.sentences import all_sentences
+from vla_training.workers import workers
 
 BATCH = (
     250  # scenes per piece of work; each piece has its own random stream, so the worker count changes nothing
@@ -34,7 +33,7 @@ BATCH = (
 
 
 def make_scenes(
-    folder: Path, contract: RobotContract, config: ModelConfig, count: int, seed: int, workers: int
+    folder: Path, contract: RobotContract, config: ModelConfig, count: int, seed: int, worker_count: int
 ) -> Scenes:
     """Render `count` scenes into `folder`; images, states and places as `Scenes` describes them."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +47,7 @@ def make_scenes(
         (count, len(config.cameras), config.image_size, config.image_size, 3),
     )
     del images  # the workers write into the file
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with workers(worker_count) as (pool, _):
         done = list(track(pool.map(_render_piece, pieces), "rendering scenes", len(pieces)))
     sentences = all_sentences()
     scenes = Scenes(

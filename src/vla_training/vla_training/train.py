@@ -28,19 +28,16 @@ from vla_policy.model.config import ModelFile
 from vla_policy.model.tokenizer import Tokenizer
 from vla_policy.model.vla import VLAModel, build_model
 from vla_policy.normalizer import Normalizer
-from vla_policy.observation.proprioception import proprioception_names
 from vla_policy.resources import find_contract
 
 from vla_training.config import TrainingConfig, load_training_file
 from vla_training.curves import LossCurves
 from vla_training.datasets.windows import Demonstrations, load_demonstrations
-from vla_training.grounding import PlaceScale, load_scenes
+from vla_training.grounding import PlaceScale, fit_state, load_scenes
 from vla_training.parallel import Group
 from vla_training.pretrain import load_grounding
 from vla_training.provenance import provenance
 from vla_training.trainer import StepReport, Trainer, prepare
-
-STATE_MIN_SPAN = 0.02  # m or rotation units: a channel that hardly moves must not blow its noise up
 
 
 class Run:
@@ -153,11 +150,10 @@ def _start(file: ModelFile, training: TrainingConfig, contract: RobotContract, d
         _check_same_model(grounded.file, file, training.grounding)
         return Start(grounded.model, grounded.tokenizer, grounded.state_normalizer, action_normalizer)
     tokenizer = Tokenizer.build(data.instructions)
-    names = proprioception_names(contract, file.model.proprioception_joints)
     return Start(
         build_model(file.model, contract, tokenizer.vocabulary_size),
         tokenizer,
-        Normalizer.fit(data.state, names, min_span=STATE_MIN_SPAN),
+        fit_state(data.state, contract, file.model),
         action_normalizer,
     )
 
