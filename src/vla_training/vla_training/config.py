@@ -1,6 +1,4 @@
-"""A training YAML in, a ModelConfig and a TrainingConfig out; unknown keys are refused, naming the
-nearest.
-"""
+"""A training YAML in, a ModelConfig and a TrainingConfig out; unknown keys are refused by name."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Generated scenes in, grounded weights out: the tiny VLM learns to point at what a sentence names before it
-learns to act.
+"""Generated scenes in, grounded weights out: the tiny VLM learns to point at what a sentence names.
 
-`ros2 run vla_training pretrain config/training/tabletop.yaml --scenes outputs/scenes --output
-outputs/grounding --minutes 8`
+It does so before it learns to act, as large VLMs know pictures and words before they become policies.
+`ros2 run vla_training pretrain config/training/tabletop.yaml --scenes SCENES --output OUTPUT --minutes 9`
 """
 
 from __future__ import annotations

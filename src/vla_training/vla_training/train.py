@@ -1,10 +1,10 @@
-"""A training YAML in, a policy bundle out: `ros2 run vla_training train config/training/tabletop.yaml
---output outputs/run`.
+"""A training YAML in, a policy bundle out.
+
+`ros2 run vla_training train config/training/tabletop.yaml --output outputs/run`
 
 Ctrl-C saves; `--resume` goes on where it stopped. The newest bundle is always at OUTPUT/bundle. Several
-processes share the
-batches when torchrun starts them: `torchrun --nproc-per-node 2 -m vla_training.train …` (on a CPU with
-`threads: 1`).
+processes share the batches when torchrun starts them, on a CPU with `threads: 1`:
+`torchrun --nproc-per-node 2 -m vla_training.train config/training/tabletop.yaml --output outputs/run`
 """
 
 from __future__ import annotations
