@@ -1,6 +1,4 @@
-"""A seed in, a small dataset, its training config and contract out: what the tests of training share. No
-simulator.
-"""
+"""A seed in, a small dataset and its training config out: what the tests of training share. No simulator."""
 
 from __future__ import annotations
 

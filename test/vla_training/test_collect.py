@@ -1,6 +1,4 @@
-"""Collecting in the embedded simulator: valid datasets, repeatable episodes, clean labels under noise, places
-of what is named.
-"""
+"""Collecting in the simulator: valid datasets, repeatable episodes, clean labels under noise, named places."""
 
 import json
 from pathlib import Path

@@ -1,6 +1,4 @@
-"""The grounding stage: scenes with places for every sentence, a model that learns to point, files that come
-back whole.
-"""
+"""The grounding stage: scenes with a place for every sentence, a model that learns to point, whole files."""
 
 from dataclasses import replace
 from pathlib import Path

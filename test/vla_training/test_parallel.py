@@ -1,4 +1,4 @@
-"""Two processes that train together: gradients are averaged, what both must see alike they do, one reads first."""
+"""Two processes train together: gradients are averaged, what both must see alike they do, one reads first."""
 
 import os
 import socket

@@ -1,6 +1,4 @@
-"""Training on a CPU: two steps, resume, infer, the same bits as without the break; what is wrong in a config
-is said.
-"""
+"""Training on a CPU: two steps, resume, infer, the same bits as without the break; mistakes are named."""
 
 import os
 import signal

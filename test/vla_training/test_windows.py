@@ -1,6 +1,4 @@
-"""Windows of frames with the actions that follow them: inside their episode, padded at the end, drawn
-repeatably.
-"""
+"""Windows of frames with the actions that follow: inside their episode, padded at the end, repeatable."""
 
 from pathlib import Path
 

@@ -1,3 +1,1 @@
-"""Demonstrations in, policy bundles out: collecting, grounding, training. Stands on vla_policy; nothing of
-vla_policy imports it.
-"""
+"""Demonstrations in, policy bundles out. Stands on vla_policy and sim_bridges; neither imports it."""

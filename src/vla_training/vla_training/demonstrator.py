@@ -1,5 +1,4 @@
-"""A task and a seed in, one recorded demonstration out: a scripted expert drives through the guard, disturbed
-by noise.
+"""A task and a seed in, one recorded demonstration out: a scripted expert drives, disturbed by noise.
 
 What is executed is noisy, what is recorded as action is what the expert wanted there (DART, Laskey et al.
 2017, https://arxiv.org/abs/1703.09327): so the policy learns the way back from its own mistakes.

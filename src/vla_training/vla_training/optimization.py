@@ -1,6 +1,4 @@
-"""A model and settings in, an optimizer, its schedule, its averaged weights and their exact save and restore
-out.
-"""
+"""A model and settings in, its optimizer, schedule and averaged weights out, to save and restore exactly."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The environment that torchrun sets in, a group of equal training processes out; alone, everything here does
-nothing.
-"""
+"""torchrun's environment in, a group of equal training processes out; alone, all of this does nothing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""A dataset's videos in, memory-mapped uint8 frames at the model's size out; decoded once, kept beside the
-dataset.
-"""
+"""A dataset's videos in, memory-mapped frames at the model's size out; decoded once, kept beside it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Datasets in, batches of windows out: W frames a policy period apart, each with the K rows of action that
-followed it.
+"""Datasets in, batches of windows out: W frames a policy period apart, each with the K rows that follow.
 
 The batch of a step depends on the seed and the step alone, so a resumed run sees exactly what an
 uninterrupted one would.
