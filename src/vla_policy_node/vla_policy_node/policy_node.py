@@ -255,8 +255,9 @@ class PolicyNode(LifecycleNode):
         self._safety, self._safety_heard_s = msg, time.monotonic()
         run = self._worker.run
         if run is not None and msg.state == SafetyStatus.STOPPED and msg.run_id == run.request.run_id:
-            words = "; ".join(filter(None, (self._guard_fault(), run.progress.waiting_for)))
-            self._worker.end(EndReason.SAFETY_STOP, words, only=run)
+            starved = msg.reason in (SafetyStatus.SILENCE, SafetyStatus.CHUNK_STALE)  # then say what the run waits for
+            words = [self._guard_fault(), run.progress.waiting_for if starved else ""]
+            self._worker.end(EndReason.SAFETY_STOP, "; ".join(filter(None, words)), only=run)
 
     def _on_episode(self, msg: EpisodeEvent) -> None:
         run = self._worker.run
