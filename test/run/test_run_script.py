@@ -155,6 +155,27 @@ def test_without_root_the_missing_packages_are_named(clone: Path) -> None:
     assert "sudo apt-get install libosmesa6" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("torch", "asked"),
+    [
+        ("cpu", ["torch==1.2+cpu", "https://download.pytorch.org/whl/cpu", "torch==1.2"]),
+        ("cuda", ["uninstall -qy torch", "torch==1.2"]),
+        ("own", []),
+    ],
+)
+def test_torch_comes_from_the_first_place_that_has_it(clone: Path, torch: str, asked: list[str]) -> None:
+    (clone / "requirements").mkdir()
+    (clone / "requirements" / "torch.txt").write_text("torch==1.2\n")
+    python(clone)
+    shutil.copytree(clone / "bin", clone / ".venv" / "bin")
+    asking = f'#!/bin/bash\necho "$@" >>{clone}/asked\nexit 1\n'  # nothing has it
+    (clone / ".venv" / "bin" / "python").write_text(asking)
+    (clone / ".venv" / "bin" / "python").chmod(0o755)
+    functions(clone, f"torch={torch}; install_torch || true")
+    lines = (clone / "asked").read_text().splitlines() if asked else []
+    assert [line.endswith(words) for line, words in zip(lines, asked, strict=True)] == [True] * len(asked)
+
+
 def test_the_demo_passes_its_options_to_the_launch_file(clone: Path) -> None:
     script = """
     setup() { :; }
