@@ -1,4 +1,4 @@
-"""Collecting in the simulator: valid datasets, repeatable episodes, clean labels under noise, named places."""
+"""Collecting in the simulator: valid datasets, repeatable episodes, clean labels under noise, places."""
 
 import json
 from pathlib import Path
