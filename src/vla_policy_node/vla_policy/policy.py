@@ -8,13 +8,13 @@ from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from vla_policy.action.codec import ActionCodec
 from vla_policy.checkpoint import Bundle, check_fits, load_bundle
 from vla_policy.contract import RobotContract
 from vla_policy.engine import Engine, NumberType, choose_device
 from vla_policy.errors import InstructionError, ObservationError
+from vla_policy.model.formulations.base import Memory
 from vla_policy.observation.proprioception import proprioception
 from vla_policy.observation.resize import resize_image
 from vla_policy.types import ActionChunk, Observation, Pose
@@ -46,7 +46,7 @@ class Policy:
         self.timings = {"preprocess": 0.0, "model": 0.0, "postprocess": 0.0}
         self._engine = Engine(bundle.model, choose_device(device), dtype)
         self._codec = ActionCodec(self.contract, bundle.action_normalizer, self.config.gripper_hysteresis)
-        self._history: deque[Tensor] = deque(maxlen=self.config.history_length)
+        self._history: deque[Memory] = deque(maxlen=self.config.history_length)
         self._gripper: float | None = None
         self._instruction = ""
 
