@@ -12,6 +12,8 @@ from typing import Any
 from vla_policy.errors import ConfigError, nearest
 
 BACKBONES = {
+    "flamingo": "vla_policy.model.backbones.flamingo:Flamingo",
+    "florence2": "vla_policy.model.backbones.florence2:Florence2",
     "gemma3": "vla_policy.model.backbones.gemma3:Gemma3",
     "idefics2": "vla_policy.model.backbones.idefics3:Idefics2",
     "idefics3": "vla_policy.model.backbones.idefics3:Idefics3",
@@ -20,7 +22,13 @@ BACKBONES = {
     "llava": "vla_policy.model.backbones.llava:Llava",
     "llava-next": "vla_policy.model.backbones.llava:LlavaNext",
     "llava-onevision": "vla_policy.model.backbones.llava:LlavaOneVision",
+    "moondream": "vla_policy.model.backbones.moondream:Moondream",
+    "ofa": "vla_policy.model.backbones.ofa:Ofa",
     "paligemma": "vla_policy.model.backbones.paligemma:PaliGemma",
+    "paligemma-causal": "vla_policy.model.backbones.paligemma:CausalPaliGemma",
+    "qwen-vl": "vla_policy.model.backbones.qwen_vl:Qwen25Vl",
+    "qwen2-vl": "vla_policy.model.backbones.qwen_vl:Qwen2Vl",
+    "qwen3-vl": "vla_policy.model.backbones.qwen_vl:Qwen3Vl",
     "smolvlm": "vla_policy.model.backbones.idefics3:SmolVLM",
     "tiny": "vla_policy.model.backbones.tiny:TinyBackbone",
 }

@@ -1,0 +1,88 @@
+"""Images and embedded tokens in, hidden states out: Idefics2 (https://arxiv.org/abs/2405.02246), Idefics3
+(https://arxiv.org/abs/2408.12637) and SmolVLM (https://arxiv.org/abs/2504.05299).
+
+Their `get_image_features` drops images that are black all over; here the vision tower and the connector are
+called, which keeps every image. The towers read positions as fractions of an image, so smaller images than the
+published side work: whole groups of patches, fewer tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import (Idefics2Config, Idefics2ForConditionalGeneration, Idefics3Config,
+                          Idefics3ForConditionalGeneration, PreTrainedConfig, SmolVLMConfig,
+                          SmolVLMForConditionalGeneration)
+
+from vla_policy.model.backbones.pretrained import TWIN_TEXT, TWIN_VISION, PretrainedBackbone
+
+
+class Idefics3(PretrainedBackbone):
+    """SigLIP, pixel shuffle, a projection and a Llama over [turn of the user | image | text | queries]."""
+
+    hf_class = Idefics3ForConditionalGeneration
+    weights = "HuggingFaceM4/Idefics3-8B-Llama3"
+    image_size = 364
+    instruction_prompt = "<|begin_of_text|>User:{instruction}<end_of_utterance>\nAssistant:"
+    leading_tokens = 3
+
+    @classmethod
+    def tiny_config(cls, vocabulary_size: int, image_size: int) -> PreTrainedConfig:
+        text = TWIN_TEXT | {"model_type": "llama", "vocab_size": vocabulary_size}
+        vision = TWIN_VISION | {"image_size": image_size, "patch_size": 8}
+        return cls.hf_class.config_class(text_config=text, vision_config=vision, scale_factor=2,
+                                         image_token_id=vocabulary_size - 1)
+
+    @classmethod
+    def side_of_images(cls, hf_config: PreTrainedConfig, image_size: int) -> int:
+        vision = hf_config.vision_config
+        group = vision.patch_size * getattr(hf_config, "scale_factor", 1)
+        return min(max(image_size // group, 1) * group, vision.image_size)
+
+    @property
+    def text_tower(self) -> nn.Module:
+        return self.vlm.model.text_model
+
+    @property
+    def vision_tower(self) -> nn.Module:
+        return self.vlm.model.vision_model
+
+    def patches(self, pixels_M3SS: Tensor) -> tuple[Tensor, Tensor]:
+        """States of all patches (M, p, C), and the mask (M, p) that says that all are real."""
+        grid = pixels_M3SS.shape[-1] // self.vlm.config.vision_config.patch_size
+        whole = torch.ones(len(pixels_M3SS), grid, grid, dtype=torch.bool, device=pixels_M3SS.device)
+        states = self.vision_tower(pixel_values=pixels_M3SS, patch_attention_mask=whole).last_hidden_state
+        return states, whole.flatten(1)
+
+    def encode_image(self, pixels_M3SS: Tensor) -> Tensor:
+        return self.vlm.model.connector(self.patches(pixels_M3SS)[0])
+
+
+class SmolVLM(Idefics3):
+    """The small one: Idefics3's layout over SmolLM2."""
+
+    hf_class = SmolVLMForConditionalGeneration
+    weights = "HuggingFaceTB/SmolVLM-256M-Instruct"
+    image_size = 512
+    instruction_prompt = "<|im_start|>User:{instruction}<end_of_utterance>\nAssistant:"
+
+
+class Idefics2(Idefics3):
+    """SigLIP, a perceiver that gives a fixed number of tokens, and Mistral."""
+
+    hf_class = Idefics2ForConditionalGeneration
+    weights = "HuggingFaceM4/idefics2-8b"
+    image_size = 378
+    instruction_prompt = "<s>User:{instruction}<end_of_utterance>\nAssistant:"
+
+    @classmethod
+    def tiny_config(cls, vocabulary_size: int, image_size: int) -> Idefics2Config:
+        text = TWIN_TEXT | {"model_type": "mistral", "vocab_size": vocabulary_size}
+        perceiver = {"hidden_size": 64, "resampler_n_latents": 8, "resampler_depth": 1, "resampler_n_heads": 4,
+                     "resampler_head_dim": 16, "num_key_value_heads": 2}
+        return Idefics2Config(text_config=text, vision_config=TWIN_VISION | {"image_size": image_size},
+                              perceiver_config=perceiver, image_token_id=vocabulary_size - 1)
+
+    def encode_image(self, pixels_M3SS: Tensor) -> Tensor:
+        states, whole = self.patches(pixels_M3SS)
+        return self.vlm.model.connector(states, attention_mask=whole)

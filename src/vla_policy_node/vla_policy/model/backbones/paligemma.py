@@ -1,0 +1,46 @@
+"""Images and embedded tokens in, hidden states out: PaliGemma (https://arxiv.org/abs/2407.07726).
+
+Every token sees every other: images and text are its prefix, and the queries count to it. Words are scaled by
+the root of the width when embedded; image tokens are not divided by it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
+
+from vla_policy.model.backbones.pretrained import TWIN_TEXT, TWIN_VISION, PretrainedBackbone
+
+
+class PaliGemma(PretrainedBackbone):
+    """SigLIP, a linear projection and Gemma over [image | <bos> text | queries]."""
+
+    hf_class = PaliGemmaForConditionalGeneration
+    weights = "google/paligemma-3b-pt-224"
+    instruction_prompt = "<bos>{instruction}\n"
+    causal = False
+    first_position = 1
+
+    @classmethod
+    def tiny_config(cls, vocabulary_size: int, image_size: int) -> PaliGemmaConfig:
+        text = TWIN_TEXT | {"model_type": "gemma", "head_dim": 16, "vocab_size": vocabulary_size}
+        vision = TWIN_VISION | {"model_type": "siglip_vision_model", "image_size": image_size,
+                                "vision_use_head": False, "projection_dim": 64}
+        return PaliGemmaConfig(text_config=text, vision_config=vision, projection_dim=64,
+                               image_token_id=vocabulary_size - 1)
+
+    def hidden_states(self, visual_BT: Tensor, **inputs: Tensor) -> Tensor:
+        prefix_BT = torch.zeros_like(inputs["attention_mask"])  # type 0 looks both ways, type 1 back only
+        return self.vlm.model(token_type_ids=prefix_BT, use_cache=False, **inputs).last_hidden_state
+
+
+class CausalPaliGemma(PaliGemma):
+    """As RoboVLMs trains it: a token sees earlier ones only, and the first one stands before the images."""
+
+    instruction_prompt = "<eos>{instruction}"
+    causal = True
+    leading_tokens = 1
+
+    def hidden_states(self, visual_BT: Tensor, **inputs: Tensor) -> Tensor:
+        return self.text_tower(use_cache=False, **inputs).last_hidden_state
