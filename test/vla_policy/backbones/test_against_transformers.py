@@ -43,6 +43,10 @@ def prefix(backbone: Backbone, ids: Tensor, images: int) -> dict[str, Any]:
     return plain(backbone, ids, images) | {"token_type_ids": torch.zeros_like(ids)}
 
 
+def suffix(backbone: Backbone, ids: Tensor, images: int) -> dict[str, Any]:
+    return plain(backbone, ids, images) | {"token_type_ids": torch.ones_like(ids)}
+
+
 def images_marked(backbone: Backbone, ids: Tensor, images: int) -> dict[str, Any]:
     return plain(backbone, ids, images) | {"token_type_ids": is_image(backbone, ids, images)}
 
@@ -68,6 +72,7 @@ def base_tiles(backbone: Backbone, ids: Tensor, images: int) -> dict[str, Any]:
 REFERENCES: dict[str, Callable[[Backbone, Tensor, int], dict[str, Any]]] = {
     "gemma3": images_marked, "idefics2": grouped, "idefics3": grouped, "internvl": plain, "kosmos": kosmos,
     "llava": plain, "llava-next": base_tiles, "llava-onevision": several_images, "paligemma": prefix,
+    "paligemma-causal": suffix,
     "smolvlm": grouped,
 }
 

@@ -13,8 +13,9 @@ from twins import SIDE, WORDS, config, pixels, query_ids, text_ids, twin
 from vla_policy.errors import ConfigError
 from vla_policy.model.registry import BACKBONES, resolve
 
-NAMES = ["gemma3", "idefics2", "idefics3", "internvl", "kosmos", "llava", "llava-next", "llava-onevision",
-         "paligemma", "smolvlm"]
+ROWS = ["gemma3", "idefics2", "idefics3", "internvl", "kosmos", "llava", "llava-next", "llava-onevision",
+        "moondream", "paligemma", "paligemma-causal", "qwen-vl", "qwen2-vl", "qwen3-vl", "smolvlm"]
+NAMES = [*ROWS, "flamingo", "florence2", "ofa"]  # the last have no row of all tokens
 TOLERANCE = {"atol": 2e-5, "rtol": 1e-4}
 
 
@@ -32,7 +33,9 @@ def test_a_twin_is_small_sees_reads_and_learns(name: str) -> None:
         assert not torch.allclose(hidden, other, atol=1e-4)
     hidden.square().mean().backward()
     assert any(weight.grad is not None and weight.grad.any() for weight in backbone.vision_tower.parameters())
-    assert all(weight.grad is not None for weight in backbone.text_tower.parameters() if weight.requires_grad)
+    seeing = {id(weight) for weight in backbone.vision_tower.parameters()}  # of which the last layers may idle
+    assert all(weight.grad is not None for weight in backbone.text_tower.parameters()
+               if weight.requires_grad and id(weight) not in seeing)
 
 
 @torch.inference_mode()
@@ -74,7 +77,7 @@ def test_weights_in_bfloat16(name: str) -> None:
     torch.testing.assert_close(hidden, expected, atol=0.2, rtol=0.1)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ROWS)
 def test_a_sequence_longer_than_the_positions_is_refused(name: str) -> None:
     backbone = twin(name)
     tokens = torch.zeros(1, backbone.max_positions + 1, backbone.hidden_size)

@@ -15,7 +15,7 @@ BACKBONES = {
     "flamingo": "vla_policy.model.backbones.flamingo:Flamingo",
     "florence2": "vla_policy.model.backbones.florence2:Florence2",
     "gemma3": "vla_policy.model.backbones.gemma3:Gemma3",
-    "idefics2": "vla_policy.model.backbones.idefics3:Idefics2",
+    "idefics2": "vla_policy.model.backbones.idefics2:Idefics2",
     "idefics3": "vla_policy.model.backbones.idefics3:Idefics3",
     "internvl": "vla_policy.model.backbones.internvl:InternVL",
     "kosmos": "vla_policy.model.backbones.kosmos:Kosmos",
@@ -29,7 +29,7 @@ BACKBONES = {
     "qwen-vl": "vla_policy.model.backbones.qwen_vl:Qwen25Vl",
     "qwen2-vl": "vla_policy.model.backbones.qwen_vl:Qwen2Vl",
     "qwen3-vl": "vla_policy.model.backbones.qwen_vl:Qwen3Vl",
-    "smolvlm": "vla_policy.model.backbones.idefics3:SmolVLM",
+    "smolvlm": "vla_policy.model.backbones.smolvlm:SmolVLM",
     "tiny": "vla_policy.model.backbones.tiny:TinyBackbone",
 }
 FORMULATIONS = {

@@ -6,6 +6,8 @@ the root of the width when embedded; image tokens are not divided by it.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
@@ -21,6 +23,7 @@ class PaliGemma(PretrainedBackbone):
     instruction_prompt = "<bos>{instruction}\n"
     causal = False
     first_position = 1
+    token_type: ClassVar[int] = 0  # a token of type 0 looks both ways, of type 1 back only
 
     @classmethod
     def tiny_config(cls, vocabulary_size: int, image_size: int) -> PaliGemmaConfig:
@@ -31,8 +34,8 @@ class PaliGemma(PretrainedBackbone):
                                image_token_id=vocabulary_size - 1)
 
     def hidden_states(self, visual_BT: Tensor, **inputs: Tensor) -> Tensor:
-        prefix_BT = torch.zeros_like(inputs["attention_mask"])  # type 0 looks both ways, type 1 back only
-        return self.vlm.model(token_type_ids=prefix_BT, use_cache=False, **inputs).last_hidden_state
+        types_BT = torch.full_like(inputs["attention_mask"], self.token_type)
+        return self.vlm.model(token_type_ids=types_BT, use_cache=False, **inputs).last_hidden_state
 
 
 class CausalPaliGemma(PaliGemma):
@@ -41,6 +44,4 @@ class CausalPaliGemma(PaliGemma):
     instruction_prompt = "<eos>{instruction}"
     causal = True
     leading_tokens = 1
-
-    def hidden_states(self, visual_BT: Tensor, **inputs: Tensor) -> Tensor:
-        return self.text_tower(use_cache=False, **inputs).last_hidden_state
+    token_type = 1

@@ -74,6 +74,12 @@ class PretrainedBackbone(Backbone):
         return cls.Options(**config.backbone_options)
 
     @classmethod
+    def checkpoint(cls, config: ModelConfig) -> str:
+        """The name or folder that weights come from."""
+        weights = cls.options(config).weights or cls.weights
+        return str(Path(weights).expanduser()) if weights.startswith("~") else weights
+
+    @classmethod
     def tiny_config(cls, vocabulary_size: int, image_size: int) -> PreTrainedConfig:
         """The configuration of the twin: `vocabulary_size` ids, images of `image_size` px."""
         raise NotImplementedError(f"{cls.__name__} needs tiny_config")
@@ -89,11 +95,11 @@ class PretrainedBackbone(Backbone):
         elif options.weights == TWIN:
             vlm = cls.build(cls.tiny_config(vocabulary_size + SPARE_IDS, config.image_size), options)
         else:
-            vlm = cls.load(options.weights or cls.weights, options)
+            vlm = cls.load(cls.checkpoint(config), options)
         expected = cls.side_of_images(vlm.config, config.image_size)
         if config.image_size != expected:
             raise ConfigError(f"image_size: got {config.image_size}, expected {expected}, the side of images "
-                              f"for {options.weights or cls.weights}; set model.image_size: {expected}")
+                              f"for {cls.checkpoint(config)}; set model.image_size: {expected}")
         return cls(vlm, ImageProcessor(config.image_size, cls.mean, cls.std))
 
     @classmethod
@@ -136,7 +142,7 @@ class PretrainedBackbone(Backbone):
 
         Raises: ConfigError where the checkpoint has none.
         """
-        weights = cls.options(config).weights or cls.weights
+        weights = cls.checkpoint(config)
         if weights == TWIN:
             return super().tokenizer(config, sentences)
         try:
