@@ -104,11 +104,11 @@ def chosen() -> list[Cell]:
     return list(cells)
 
 
-def fresh_bundle(cell: Cell) -> Bundle:
+def bundle_of(file: ModelFile) -> Bundle:
     """A twin with fresh weights in an otherwise whole bundle."""
-    contract, file = tabletop(), cell.file()
+    contract = tabletop()
     sentences = [phrase.format(colour="red") for phrase in TASKS[EPISODE_TASK].phrases]
-    tokenizer = resolve(BACKBONES, cell.backbone, "backbone").tokenizer(file.model, [*SENTENCES, *sentences])
+    tokenizer = resolve(BACKBONES, file.model.backbone, "backbone").tokenizer(file.model, [*SENTENCES, *sentences])
     torch.manual_seed(0)
     model = build_model(file.model, contract, tokenizer.vocabulary_size).eval()
     rng = np.random.default_rng(0)
@@ -178,7 +178,7 @@ def table(request: pytest.FixtureRequest) -> Iterator[list[str]]:
 @pytest.mark.parametrize("cell", chosen(), ids=str)
 def test_a_cell_trains_is_saved_loads_and_streams(cell: Cell, tmp_path: Path, table: list[str]) -> None:
     started = time.perf_counter()
-    bundle = fresh_bundle(cell)
+    bundle = bundle_of(cell.file())
     ids, mask = bundle.tokenizer.encode_batch([SENTENCES[0]], LENGTH)
     text = torch.from_numpy(ids), torch.from_numpy(mask)
     before, after = train_two_steps(bundle.model, text)
@@ -197,6 +197,6 @@ def sim() -> TabletopSim:
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_backbone_drives_the_tabletop(backbone: str, sim: TabletopSim) -> None:
-    bundle = fresh_bundle(Cell(backbone, *RECOMMENDED))
+    bundle = bundle_of(Cell(backbone, *RECOMMENDED).file())
     result = rollout(sim, Policy(bundle), bundle.contract, EPISODE_TASK, seed=0, time_limit_s=0.4)
     assert result.reason == "TIME_LIMIT", result.message
