@@ -18,6 +18,7 @@ from tokenizers.models import WordLevel
 from vla_policy.errors import BundleError, InstructionError, nearest
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
+UNKNOWN_OF_PRETRAINED = "<unk>"  # those of byte-level tokenizers have none
 INSTRUCTION = "{instruction}"  # where an instruction stands in a prompt
 
 
@@ -29,7 +30,8 @@ class Tokenizer:
         self._core = core
         self._prompt = prompt
         self._closed = isinstance(core.model, WordLevel)
-        self._unknown_id = core.token_to_id(getattr(core.model, "unk_token", None) or UNKNOWN)
+        ids = (core.token_to_id(name) for name in (UNKNOWN, UNKNOWN_OF_PRETRAINED))
+        self._unknown_id = next((index for index in ids if index is not None), None)
 
     @classmethod
     def build(cls, sentences: Iterable[str]) -> Tokenizer:
@@ -67,9 +69,9 @@ class Tokenizer:
         """
         if not text.strip():
             raise InstructionError(f"instruction: got '{text}', expected words; say what to do")
-        prompt = self._prompt.replace(INSTRUCTION, text)
+        prompt = self._prompt.replace(INSTRUCTION, text.strip())
         encoding = self._core.encode(prompt, add_special_tokens=False)  # the prompt has them
-        self._refuse_unknown(prompt, encoding)
+        self._refuse_unknown(text, prompt, encoding)
         if len(encoding.ids) > length:
             raise InstructionError(f"instruction: got {len(encoding.ids)} tokens in '{text}', expected at "
                                    f"most {length}; say it shorter")
@@ -82,14 +84,14 @@ class Tokenizer:
         pairs = [self.encode(text, length) for text in texts]
         return np.stack([ids for ids, _ in pairs]), np.stack([mask for _, mask in pairs])
 
-    def _refuse_unknown(self, text: str, encoding: tokenizers.Encoding) -> None:
+    def _refuse_unknown(self, text: str, prompt: str, encoding: tokenizers.Encoding) -> None:
         if self._unknown_id is None or self._unknown_id not in encoding.ids:
             return
         places = zip(encoding.ids, encoding.offsets, strict=True)
-        unknown = [text[start:end].lower() for index, (start, end) in places if index == self._unknown_id]
+        unknown = [prompt[start:end].lower() for index, (start, end) in places if index == self._unknown_id]
         if not self._closed:
-            raise InstructionError(f"instruction: '{text}' has characters that the policy's tokenizer does "
-                                   f"not know: {', '.join(dict.fromkeys(unknown))}; write it without them")
+            raise InstructionError(f"instruction: '{text}' has parts that the policy's tokenizer does not know: "
+                                   f"{', '.join(dict.fromkeys(unknown))}; write it without them")
         known = sorted(set(self._core.get_vocab()) - {PAD, UNKNOWN})
         hints = "; ".join(f"'{word}': {nearest(word, known)}" for word in dict.fromkeys(unknown))
         raise InstructionError(f"instruction: '{text}' has words that the policy was never trained on: "

@@ -1,18 +1,15 @@
-"""Images and embedded tokens in, hidden states out: Idefics2 (https://arxiv.org/abs/2405.02246), Idefics3
-(https://arxiv.org/abs/2408.12637) and SmolVLM (https://arxiv.org/abs/2504.05299).
+"""Images and embedded tokens in, hidden states out: Idefics3 (https://arxiv.org/abs/2408.12637).
 
-Their `get_image_features` drops images that are black all over; here the vision tower and the connector are
-called, which keeps every image. The towers read positions as fractions of an image, so smaller images than the
-published side work: whole groups of patches, fewer tokens.
+The native `get_image_features` drops images that are black all over; here the vision tower and the connector are
+called, which keeps every image. The tower reads places as fractions of an image, so images smaller than the
+published side work: fewer whole groups of patches, fewer tokens.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from transformers import (Idefics2Config, Idefics2ForConditionalGeneration, Idefics3Config,
-                          Idefics3ForConditionalGeneration, PreTrainedConfig, SmolVLMConfig,
-                          SmolVLMForConditionalGeneration)
+from transformers import Idefics3ForConditionalGeneration, PreTrainedConfig
 
 from vla_policy.model.backbones.pretrained import TWIN_TEXT, TWIN_VISION, PretrainedBackbone
 
@@ -56,33 +53,3 @@ class Idefics3(PretrainedBackbone):
 
     def encode_image(self, pixels_M3SS: Tensor) -> Tensor:
         return self.vlm.model.connector(self.patches(pixels_M3SS)[0])
-
-
-class SmolVLM(Idefics3):
-    """The small one: Idefics3's layout over SmolLM2."""
-
-    hf_class = SmolVLMForConditionalGeneration
-    weights = "HuggingFaceTB/SmolVLM-256M-Instruct"
-    image_size = 512
-    instruction_prompt = "<|im_start|>User:{instruction}<end_of_utterance>\nAssistant:"
-
-
-class Idefics2(Idefics3):
-    """SigLIP, a perceiver that gives a fixed number of tokens, and Mistral."""
-
-    hf_class = Idefics2ForConditionalGeneration
-    weights = "HuggingFaceM4/idefics2-8b"
-    image_size = 378
-    instruction_prompt = "<s>User:{instruction}<end_of_utterance>\nAssistant:"
-
-    @classmethod
-    def tiny_config(cls, vocabulary_size: int, image_size: int) -> Idefics2Config:
-        text = TWIN_TEXT | {"model_type": "mistral", "vocab_size": vocabulary_size}
-        perceiver = {"hidden_size": 64, "resampler_n_latents": 8, "resampler_depth": 1, "resampler_n_heads": 4,
-                     "resampler_head_dim": 16, "num_key_value_heads": 2}
-        return Idefics2Config(text_config=text, vision_config=TWIN_VISION | {"image_size": image_size},
-                              perceiver_config=perceiver, image_token_id=vocabulary_size - 1)
-
-    def encode_image(self, pixels_M3SS: Tensor) -> Tensor:
-        states, whole = self.patches(pixels_M3SS)
-        return self.vlm.model.connector(states, attention_mask=whole)

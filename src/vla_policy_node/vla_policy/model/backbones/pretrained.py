@@ -213,6 +213,8 @@ def _check_model_type(weights: str, expected: str) -> None:
         got = PreTrainedConfig.get_config_dict(weights)[0].get("model_type")
     except (OSError, ValueError) as problem:
         raise not_found(weights, expected, problem) from None
+    if got is None:
+        raise not_found(weights, expected, ValueError("it has no config.json with a model_type"))
     if got != expected:
         raise ConfigError(f"weights: {weights} holds a model of model_type '{got}', expected '{expected}'; "
                           "choose the backbone that it belongs to, or another checkpoint")
