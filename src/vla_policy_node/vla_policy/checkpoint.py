@@ -165,7 +165,8 @@ def _camera_size(contract: RobotContract, name: str) -> str:
 def _write_parts(folder: Path, bundle: Bundle, normalizers: Normalizers) -> None:
     save_model(bundle.model, str(folder / WEIGHTS))
     options = bundle.config.backbone_options | bundle.model.backbone.stored_options()
-    file = bundle.file.model_copy(update={"model": bundle.config.model_copy(update={"backbone_options": options})})
+    config = bundle.config.model_copy(update={"backbone_options": options})
+    file = bundle.file.model_copy(update={"model": config})
     for name, part in ((CONFIG, file), (CONTRACT, bundle.contract)):
         text = yaml.safe_dump(part.model_dump(mode="json"), sort_keys=False, width=110)
         (folder / name).write_text(text, encoding="utf-8")

@@ -22,7 +22,8 @@ from vla_policy.model.backbones.kosmos import Kosmos
 from vla_policy.model.backbones.paligemma import PaliGemma
 from vla_policy.policy import Policy
 
-VOCABULARY = ["<unk>", "<s>", "<grounding>", "An", "image", "of", "a", "robot", "pick", "up", "the", "red", "block"]
+VOCABULARY = ["<unk>", "<s>", "<grounding>", "An", "image", "of", "a", "robot", "pick", "up", "the", "red",
+              "block"]
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +79,8 @@ def test_folders_without_a_checkpoint_are_refused(folder: Path, tmp_path: Path) 
 
 
 def test_missing_weights_name_the_folder_and_the_command() -> None:
-    with pytest.raises(ConfigError, match="is not in .*models--microsoft--kosmos-2-patch14-224 and could not be "
-                                          "fetched; .*hf download microsoft/kosmos-2-patch14-224"):
+    with pytest.raises(ConfigError, match="is not in .*models--microsoft--kosmos-2-patch14-224 and could "
+                                          "not be fetched; .*hf download microsoft/kosmos-2-patch14-224"):
         load(Kosmos, Kosmos.weights)
     made = config("kosmos", backbone_options={"weights": Kosmos.weights})
     with pytest.raises(ConfigError, match="hf download microsoft/kosmos-2-patch14-224"):
@@ -137,7 +138,7 @@ def test_the_models_own_tokenizer_and_prompt(folder: Path) -> None:
     ids, mask = tokenizer.encode("pick up the red block", 16)
     assert [VOCABULARY[index] for index in ids[mask]] == [
         "<s>", "<grounding>", "An", "image", "of", "a", "robot", "pick", "up", "the", "red", "block"]
-    with pytest.raises(InstructionError, match="got 12 tokens in 'pick up the red block', expected at most 11"):
+    with pytest.raises(InstructionError, match="got 12 tokens in 'pick up .*', expected at most 11"):
         tokenizer.encode("pick up the red block", 11)
     with pytest.raises(InstructionError, match="'öffne the block' has parts .* not know: öffne;"):
         tokenizer.encode("öffne the block", 16)
@@ -150,14 +151,16 @@ def test_a_folder_without_a_tokenizer_is_refused(folder: Path, tmp_path: Path) -
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / "tokenizer.json").unlink()
     made = config("kosmos", backbone_options={"weights": str(tmp_path)})
-    with pytest.raises(ConfigError, match="expected a checkpoint of model_type 'kosmos-2' with .*tokenizer.json"):
+    with pytest.raises(ConfigError, match="expected a checkpoint of model_type 'kosmos-2' .*tokenizer.json"):
         Kosmos.tokenizer(made, [])
 
 
-def test_a_bundle_stands_alone(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_bundle_stands_alone(folder: Path, tmp_path: Path, dtype: str) -> None:
     """Trained from a checkpoint, it drives a robot after that is gone: same actions, same prompt."""
     source = shutil.copytree(folder, tmp_path / "source")
-    made = bundle(backbone="kosmos", backbone_options={"weights": str(source)}, text_length=16)
+    made = bundle(backbone="kosmos", backbone_options={"weights": str(source), "dtype": dtype},
+                  text_length=16)
     save_bundle(tmp_path / "policy", made)
     shutil.rmtree(source)
     loaded = load_bundle(tmp_path / "policy")

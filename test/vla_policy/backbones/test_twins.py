@@ -29,7 +29,8 @@ def test_a_twin_is_small_sees_reads_and_learns(name: str) -> None:
     hidden = backbone.fuse(visual, text, mask, queries)
     assert hidden.shape == queries.shape
     assert visual.shape[-1] == backbone.visual_size
-    for other in (backbone.fuse(visual.flip(0), text, mask, queries), backbone.fuse(visual, text.flip(0), mask, queries)):
+    for images, words in ((visual.flip(0), text), (visual, text.flip(0))):
+        other = backbone.fuse(images, words, mask, queries)
         assert not torch.allclose(hidden, other, atol=1e-4)
     hidden.square().mean().backward()
     assert any(weight.grad is not None and weight.grad.any() for weight in backbone.vision_tower.parameters())
@@ -85,9 +86,11 @@ def test_a_sequence_longer_than_the_positions_is_refused(name: str) -> None:
         backbone.run(tokens, torch.ones(tokens.shape[:2]).bool(), torch.zeros(tokens.shape[:2]).bool())
 
 
-@pytest.mark.parametrize(("name", "processor"), [("kosmos", CLIPImageProcessorPil), ("llava", CLIPImageProcessorPil),
-                                                 ("paligemma", SiglipImageProcessorPil)])
+@pytest.mark.parametrize(("name", "processor"), [
+    ("kosmos", CLIPImageProcessorPil), ("llava", CLIPImageProcessorPil), ("paligemma", SiglipImageProcessorPil)])
 def test_pixels_are_scaled_as_the_models_own_processor_does(name: str, processor: type) -> None:
-    image = torch.randint(0, 256, (SIDE, SIDE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
-    theirs = processor(do_resize=False, do_center_crop=False)(images=[image.numpy()], return_tensors="pt").pixel_values[0]
+    generator = torch.Generator().manual_seed(4)
+    image = torch.randint(0, 256, (SIDE, SIDE, 3), dtype=torch.uint8, generator=generator)
+    scale = processor(do_resize=False, do_center_crop=False)
+    theirs = scale(images=[image.numpy()], return_tensors="pt").pixel_values[0]
     torch.testing.assert_close(twin(name).image_processor(image), theirs, atol=1e-5, rtol=0)

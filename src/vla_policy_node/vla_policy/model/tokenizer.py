@@ -90,8 +90,8 @@ class Tokenizer:
         places = zip(encoding.ids, encoding.offsets, strict=True)
         unknown = [prompt[start:end].lower() for index, (start, end) in places if index == self._unknown_id]
         if not self._closed:
-            raise InstructionError(f"instruction: '{text}' has parts that the policy's tokenizer does not know: "
-                                   f"{', '.join(dict.fromkeys(unknown))}; write it without them")
+            raise InstructionError(f"instruction: '{text}' has parts that the policy's tokenizer does not "
+                                   f"know: {', '.join(dict.fromkeys(unknown))}; write it without them")
         known = sorted(set(self._core.get_vocab()) - {PAD, UNKNOWN})
         hints = "; ".join(f"'{word}': {nearest(word, known)}" for word in dict.fromkeys(unknown))
         raise InstructionError(f"instruction: '{text}' has words that the policy was never trained on: "

@@ -165,14 +165,16 @@ class Backbone(nn.Module, ABC):
         batch, window, queries = queries_BWQD.shape[:3]
         lead = self.leading_tokens
         text_BWLD = text_BLD[:, None].expand(-1, window, -1, -1)
-        tokens_BWtD = torch.cat([text_BWLD[:, :, :lead], visual_BWND, text_BWLD[:, :, lead:], queries_BWQD], 2)
+        tokens_BWtD = torch.cat([text_BWLD[:, :, :lead], visual_BWND, text_BWLD[:, :, lead:], queries_BWQD],
+                                2)
         real = text_mask_BL.new_ones(batch, visual_BWND.shape[2] + queries)
         images = visual_BWND.shape[2]
         mask_Bt = torch.cat([text_mask_BL[:, :lead], real[:, :images], text_mask_BL[:, lead:],
                              real[:, images:]], 1)
         visual_Bt = torch.zeros_like(mask_Bt)
         visual_Bt[:, lead:lead + images] = True
-        hidden_BTD = self.run(tokens_BWtD.flatten(1, 2), mask_Bt.repeat(1, window), visual_Bt.repeat(1, window))
+        hidden_BTD = self.run(tokens_BWtD.flatten(1, 2), mask_Bt.repeat(1, window),
+                              visual_Bt.repeat(1, window))
         return hidden_BTD.unflatten(1, (window, -1))[:, :, -queries:]
 
     def run(self, tokens_BTD: Tensor, mask_BT: Tensor, visual_BT: Tensor) -> Tensor:
@@ -191,9 +193,9 @@ class Backbone(nn.Module, ABC):
         """Raises: ConfigError for a sequence of more `tokens` than the model has positions."""
         if self.max_positions is not None and tokens > self.max_positions:
             raise ConfigError(f"model: got a sequence of {tokens} tokens, expected at most the backbone's "
-                              f"{self.max_positions} positions; lower history_length, text_length or the number "
-                              "of cameras, or take formulation policy_head, where every frame is a sequence of "
-                              "its own")
+                              f"{self.max_positions} positions; lower history_length, text_length or the "
+                              "number of cameras, or take formulation policy_head, where every frame is a "
+                              "sequence of its own")
 
     def hidden_states(self, visual_BT: Tensor, **inputs: Tensor) -> Tensor:
         """The text tower's last hidden states (B, T, D) of `inputs_embeds`, `attention_mask` (1 where a token

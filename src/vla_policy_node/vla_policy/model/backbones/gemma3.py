@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
-from vla_policy.model.backbones.pretrained import TWIN_TEXT, TWIN_VISION, PretrainedBackbone
+from vla_policy.model.backbones.pretrained import SO400M, TWIN_TEXT, TWIN_VISION, PretrainedBackbone
 
 
 class Gemma3(PretrainedBackbone):
@@ -16,8 +16,14 @@ class Gemma3(PretrainedBackbone):
 
     hf_class = Gemma3ForConditionalGeneration
     weights = "google/gemma-3-4b-it"
+    published = {
+        "text_config": {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34,
+                        "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
+                        "vocab_size": 262208, "sliding_window": 1024},
+        "vision_config": SO400M | {"model_type": "siglip_vision_model", "image_size": 896,
+                                   "vision_use_head": False}}
     image_size = 896
-    instruction_prompt = ("<bos><start_of_turn>user\n{instruction}<end_of_turn>\n<start_of_turn>model\n")
+    instruction_prompt = "<bos><start_of_turn>user\n{instruction}<end_of_turn>\n<start_of_turn>model\n"
     leading_tokens = 4
 
     @classmethod
@@ -32,7 +38,7 @@ class Gemma3(PretrainedBackbone):
     def build(cls, hf_config: Gemma3Config, options: object) -> nn.Module:
         vlm = super().build(hf_config, options)
         projection = vlm.model.multi_modal_projector.mm_input_projection_weight
-        nn.init.normal_(projection, std=projection.shape[0] ** -0.5)  # it starts at zero: a model without sight
+        nn.init.normal_(projection, std=projection.shape[0] ** -0.5)  # zero by default: a model without sight
         return vlm
 
     def hidden_states(self, visual_BT: Tensor, **inputs: Tensor) -> Tensor:

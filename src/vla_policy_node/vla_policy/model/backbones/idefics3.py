@@ -1,8 +1,8 @@
 """Images and embedded tokens in, hidden states out: Idefics3 (https://arxiv.org/abs/2408.12637).
 
-The native `get_image_features` drops images that are black all over; here the vision tower and the connector are
-called, which keeps every image. The tower reads places as fractions of an image, so images smaller than the
-published side work: fewer whole groups of patches, fewer tokens.
+The native `get_image_features` drops images that are black all over; here the vision tower and the connector
+are called, which keeps every image. The tower reads places as fractions of an image, so images smaller than
+the published side work: fewer whole groups of patches, fewer tokens.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Idefics3ForConditionalGeneration, PreTrainedConfig
 
-from vla_policy.model.backbones.pretrained import TWIN_TEXT, TWIN_VISION, PretrainedBackbone
+from vla_policy.model.backbones.pretrained import SO400M, TWIN_TEXT, TWIN_VISION, PretrainedBackbone
 
 
 class Idefics3(PretrainedBackbone):
@@ -19,6 +19,11 @@ class Idefics3(PretrainedBackbone):
 
     hf_class = Idefics3ForConditionalGeneration
     weights = "HuggingFaceM4/Idefics3-8B-Llama3"
+    published = {
+        "text_config": {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336,
+                        "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+                        "vocab_size": 128259, "pad_token_id": 128002},
+        "vision_config": SO400M | {"image_size": 364}, "scale_factor": 2}
     image_size = 364
     instruction_prompt = "<|begin_of_text|>User:{instruction}<end_of_utterance>\nAssistant:"
     leading_tokens = 3

@@ -12,6 +12,11 @@ class InternVL(PretrainedBackbone):
 
     hf_class = InternVLForConditionalGeneration
     weights = "OpenGVLab/InternVL3-1B-hf"
+    published = {
+        "text_config": {"model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864,
+                        "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,
+                        "vocab_size": 151674, "tie_word_embeddings": False},
+        "tie_word_embeddings": False}
     image_size = 448
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     instruction_prompt = "<|im_start|>user\n{instruction}<|im_end|>\n<|im_start|>assistant\n"

@@ -1,7 +1,8 @@
-"""Images and embedded tokens in, hidden states out: Kosmos-2 (https://arxiv.org/abs/2306.14824), as in RoboVLMs.
+"""Images and embedded tokens in, hidden states out: Kosmos-2 (https://arxiv.org/abs/2306.14824).
 
-A resampler turns each image into a fixed number of tokens. The text tower scales what it gets and adds its
-sinusoidal positions by itself; they start after that of padding.
+RoboVLMs' best model stands on it, with the same order of tokens and the same prompt. A resampler turns each
+image into a fixed number of tokens. The text tower scales what it gets and adds its sinusoidal positions by
+itself; they start after that of padding.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ class Kosmos(PretrainedBackbone):
 
     hf_class = Kosmos2ForConditionalGeneration
     weights = "microsoft/kosmos-2-patch14-224"
+    published = {}  # all defaults of its class
     mean, std = CLIP_MEAN, CLIP_STD
     instruction_prompt = "<s><grounding>An image of a robot {instruction}"
     leading_tokens = 1

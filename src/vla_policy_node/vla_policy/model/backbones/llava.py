@@ -1,5 +1,6 @@
-"""Images and embedded tokens in, hidden states out: LLaVA 1.5 (https://arxiv.org/abs/2310.03744), LLaVA-NeXT and
-LLaVA-OneVision (https://arxiv.org/abs/2408.03326).
+"""Images and embedded tokens in, hidden states out: LLaVA 1.5, LLaVA-NeXT and LLaVA-OneVision.
+
+https://arxiv.org/abs/2310.03744 and https://arxiv.org/abs/2408.03326
 
 The younger two cut a single image into tiles, but keep each of several images whole, as those of a policy's
 cameras are, and end it with a learned token.
@@ -13,7 +14,7 @@ from transformers import (LlavaConfig, LlavaForConditionalGeneration, LlavaNextC
                           LlavaNextForConditionalGeneration, LlavaOnevisionConfig,
                           LlavaOnevisionForConditionalGeneration)
 
-from vla_policy.model.backbones.pretrained import (CLIP_MEAN, CLIP_STD, TWIN_TEXT, TWIN_VISION,
+from vla_policy.model.backbones.pretrained import (CLIP_MEAN, CLIP_STD, SO400M, TWIN_TEXT, TWIN_VISION,
                                                    PretrainedBackbone)
 
 
@@ -22,6 +23,7 @@ class Llava(PretrainedBackbone):
 
     hf_class = LlavaForConditionalGeneration
     weights = "llava-hf/llava-1.5-7b-hf"
+    published = {"text_config": {"model_type": "llama", "vocab_size": 32064}}
     image_size = 336
     mean, std = CLIP_MEAN, CLIP_STD
     instruction_prompt = "<s>USER: {instruction} ASSISTANT:"
@@ -30,7 +32,8 @@ class Llava(PretrainedBackbone):
     @classmethod
     def tiny_config(cls, vocabulary_size: int, image_size: int) -> LlavaConfig:
         text = TWIN_TEXT | {"model_type": "llama", "vocab_size": vocabulary_size}
-        vision = TWIN_VISION | {"model_type": "clip_vision_model", "image_size": image_size, "projection_dim": 64}
+        vision = TWIN_VISION | {"model_type": "clip_vision_model", "image_size": image_size,
+                                "projection_dim": 64}
         return LlavaConfig(text_config=text, vision_config=vision, image_token_id=vocabulary_size - 1)
 
     def encode_image(self, pixels_M3SS: Tensor) -> Tensor:
@@ -64,6 +67,13 @@ class LlavaOneVision(LlavaNext):
 
     hf_class = LlavaOnevisionForConditionalGeneration
     weights = "llava-hf/llava-onevision-qwen2-0.5b-ov-hf"
+    published = {
+        "text_config": {"model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864,
+                        "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,
+                        "vocab_size": 152000, "tie_word_embeddings": True},
+        "vision_config": SO400M | {"model_type": "siglip_vision_model", "image_size": 384,
+                                   "num_hidden_layers": 26, "vision_use_head": False},
+        "tie_word_embeddings": True}
     image_size = 384
     mean = std = (0.5, 0.5, 0.5)
     instruction_prompt = "<|im_start|>user\n{instruction}<|im_end|>\n<|im_start|>assistant\n"
@@ -74,6 +84,7 @@ class LlavaOneVision(LlavaNext):
         text = TWIN_TEXT | {"model_type": "qwen2", "vocab_size": vocabulary_size}
         vision = TWIN_VISION | {"model_type": "siglip_vision_model", "image_size": image_size,
                                 "vision_use_head": False}
-        return LlavaOnevisionConfig(text_config=text, vision_config=vision, image_token_id=vocabulary_size - 1,
-                                    video_token_id=vocabulary_size - 2, image_grid_pinpoints=[[image_size] * 2],
+        return LlavaOnevisionConfig(text_config=text, vision_config=vision,
+                                    image_token_id=vocabulary_size - 1, video_token_id=vocabulary_size - 2,
+                                    image_grid_pinpoints=[[image_size] * 2],
                                     vision_feature_layer=-1, vision_feature_select_strategy="full")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
-from vla_policy.model.backbones.pretrained import TWIN_TEXT, TWIN_VISION, PretrainedBackbone
+from vla_policy.model.backbones.pretrained import SO400M, TWIN_TEXT, TWIN_VISION, PretrainedBackbone
 
 
 class PaliGemma(PretrainedBackbone):
@@ -20,6 +20,13 @@ class PaliGemma(PretrainedBackbone):
 
     hf_class = PaliGemmaForConditionalGeneration
     weights = "google/paligemma-3b-pt-224"
+    published = {
+        "text_config": {"model_type": "gemma", "hidden_size": 2048, "intermediate_size": 16384,
+                        "num_hidden_layers": 18, "num_attention_heads": 8, "num_key_value_heads": 1,
+                        "head_dim": 256, "vocab_size": 257216},
+        "vision_config": SO400M | {"model_type": "siglip_vision_model", "image_size": 224,
+                                   "vision_use_head": False},
+        "projection_dim": 2048}
     instruction_prompt = "<bos>{instruction}\n"
     causal = False
     first_position = 1

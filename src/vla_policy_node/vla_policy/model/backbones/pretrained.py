@@ -1,9 +1,11 @@
-"""A checkpoint's name or folder in, a ready backbone out: what every vision-language model of Hugging Face shares.
+"""A checkpoint's name or folder in, a ready backbone out: what all models of Hugging Face share.
 
 The native classes of `transformers` are used as they are. An adapter names its class and its checkpoint, and
-says where it differs. Weights come from one of three places: a checkpoint (`weights`), a bundle (it stores the
-model's `architecture`, so nothing else is needed), or chance (`weights: random-tiny`, a twin of < 1 M
+says where it differs. Weights come from one of three places: a checkpoint (`weights`), a bundle (it stores
+the model's `architecture`, so nothing else is needed), or chance (`weights: random-tiny`, a twin of < 1 M
 parameters for tests).
+
+Images reach a model stretched to a square by `vla_policy.observation.resize`, in training as in serving.
 
 Shapes: B batch, V cameras, M images, S image side, N visual tokens, n of one image, T tokens, D width.
 """
@@ -37,22 +39,27 @@ TWIN_TEXT = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2
              "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 TWIN_VISION = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
                "patch_size": 16}
+# SigLIP So400m/14, the vision tower of many.
+SO400M = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16,
+          "patch_size": 14}
 
 
 class PretrainedBackbone(Backbone):
     """A native vision-language model behind the faces of every backbone.
 
-    hf_class: the class in `transformers`. weights: its published checkpoint. mean, std: how its vision tower
+    hf_class: the class in `transformers`. weights: its published checkpoint. published: the configuration of
+    that, to count parameters without a network; None where it is not known. mean, std: how its vision tower
     wants pixels scaled. instruction_prompt: its prompt, special tokens included.
     """
 
     hf_class: ClassVar[type[PreTrainedModel]]
     weights: ClassVar[str]
+    published: ClassVar[dict[str, Any] | None] = None
     mean: ClassVar[tuple[float, float, float]] = (0.5, 0.5, 0.5)
     std: ClassVar[tuple[float, float, float]] = (0.5, 0.5, 0.5)
     instruction_prompt: ClassVar[str] = INSTRUCTION
     image_size: ClassVar[int] = 224
-    text_length: ClassVar[int] = 32
+    text_length: ClassVar[int] = 48
 
     class Options(StrictModel):
         """weights: a name on the Hugging Face hub, a local folder, or random-tiny; by default the published
@@ -125,7 +132,8 @@ class PretrainedBackbone(Backbone):
             raise not_found(weights, cls.hf_class.config_class.model_type, problem) from None
         except (ImportError, ValueError, RuntimeError, SafetensorError) as problem:
             raise ConfigError(f"weights: {weights} cannot be loaded as {cls.hf_class.__name__}: "
-                              f"{_line(problem)}; correct backbone_options, or fetch the files again") from None
+                              f"{_line(problem)}; correct backbone_options, or fetch the files "
+                              "again") from None
         if report["missing_keys"]:
             raise ConfigError(f"weights: {weights} lacks {sorted(report['missing_keys'])[:8]}, which "
                               f"{cls.hf_class.__name__} needs; take a complete checkpoint")
@@ -157,6 +165,13 @@ class PretrainedBackbone(Backbone):
         """The prompt of the options, or the model's own; the twin's few words are not those of a prompt."""
         options = cls.options(config)
         return options.prompt or (INSTRUCTION if options.weights == TWIN else cls.instruction_prompt)
+
+    @classmethod
+    def architecture(cls, weights: str) -> dict[str, Any]:
+        """The configuration of a checkpoint, as `create` takes it. Raises: ConfigError."""
+        hf_config = cls.hf_class.config_class
+        _check_model_type(weights, hf_config.model_type)
+        return json.loads(hf_config.from_pretrained(weights).to_json_string())
 
     def stored_options(self) -> dict[str, Any]:
         """The architecture, as `create` takes it."""
@@ -225,15 +240,16 @@ def not_found(weights: str, model_type: str, problem: Exception) -> ConfigError:
     if Path(weights).is_dir():
         files = sorted(file.name for file in Path(weights).iterdir())[:8]
         return ConfigError(f"weights: folder {weights} holds {files or 'nothing'}, expected a checkpoint of "
-                           f"model_type '{model_type}' with config.json, model.safetensors and tokenizer.json; "
-                           f"fetch it whole ({_line(problem)})")
+                           f"model_type '{model_type}' with config.json, model.safetensors and "
+                           f"tokenizer.json; fetch it whole ({_line(problem)})")
     if weights.startswith((".", "~", "/")) or weights.count("/") != 1:
-        return ConfigError(f"weights: no folder {weights}, expected a checkpoint of model_type '{model_type}'; "
-                           "give an existing folder, or a name on the hub such as organisation/model")
+        return ConfigError(f"weights: no folder {weights}, expected a checkpoint of model_type "
+                           f"'{model_type}'; give an existing folder, or a name on the hub such as "
+                           "organisation/model")
     cache = Path(HF_HUB_CACHE) / f"models--{weights.replace('/', '--')}"
     return ConfigError(f"weights: {weights} is not in {cache} and could not be fetched; where there is a "
-                       f"network run `hf download {weights}`, or give model.backbone_options.weights a folder "
-                       f"that holds it ({_line(problem)})")
+                       f"network run `hf download {weights}`, or give model.backbone_options.weights "
+                       f"a folder that holds it ({_line(problem)})")
 
 
 def _line(problem: Exception) -> str:
