@@ -1,4 +1,4 @@
-"""Backbones whose tokens are laid out in their own way in: the hidden states of transformers out, bit by bit."""
+"""Backbones that lay their tokens out in their own way in; the hidden states of transformers out, bit by bit."""
 
 from __future__ import annotations
 
@@ -34,9 +34,11 @@ def theirs(backbone: Backbone, **inputs: Tensor) -> Tensor:
 def test_patches_positions_and_deepstack_are_those_of_transformers(name: str) -> None:
     backbone, images = twin(name), pixels()[:, :1]
     count = backbone.encode_images(images).shape[1]
-    ids = torch.cat([torch.full((BATCH, count), backbone.vlm.config.image_token_id), text_ids(), query_ids()], 1)
+    lead, words = backbone.leading_tokens, text_ids()
+    marks = torch.full((BATCH, count), backbone.vlm.config.image_token_id)
+    ids = torch.cat([words[:, :lead], marks, words[:, lead:], query_ids()], 1)
     kinds = torch.zeros_like(ids)
-    kinds[:, :count] = 1
+    kinds[:, lead:lead + count] = 1
     vision = backbone.vlm.config.vision_config
     patches, grid = flat_patches(images[:, 0], vision.patch_size, vision.spatial_merge_size,
                                  vision.temporal_patch_size)
@@ -86,8 +88,8 @@ def test_cross_attention_is_that_of_transformers() -> None:
 def test_encoder_and_decoder_are_those_of_transformers() -> None:
     backbone, images = twin("florence2"), pixels()[:, :1]
     count = backbone.encode_images(images).shape[1]
-    placeholder = torch.full((BATCH, count), backbone.vlm.config.image_token_id)
-    expected = theirs(backbone, input_ids=torch.cat([placeholder, text_ids()], 1), pixel_values=images[:, 0],
+    placeholders = torch.full((BATCH, count), backbone.vlm.config.image_token_id)
+    expected = theirs(backbone, input_ids=torch.cat([placeholders, text_ids()], 1), pixel_values=images[:, 0],
                       decoder_input_ids=query_ids())
     assert (ours(backbone, images) - expected).abs().max() == 0.0
 

@@ -24,7 +24,14 @@ class Flamingo(PretrainedBackbone):
 
     hf_class = IdeficsForVisionText2Text
     weights = "HuggingFaceM4/idefics-9b"
+    published = {
+        "vision_config": {"embed_dim": 1280, "intermediate_size": 5120, "num_hidden_layers": 32,
+                          "num_attention_heads": 16, "image_size": 224, "patch_size": 14},
+        "perceiver_config": {"use_resampler": True, "resampler_n_latents": 64, "resampler_depth": 6,
+                             "resampler_n_heads": 16, "resampler_head_dim": 96, "qk_layer_norms_perceiver": True},
+        "use_resampler": True, "cross_layer_interval": 4, "qk_layer_norms": True, "additional_vocab_size": 2}
     mean, std = CLIP_MEAN, CLIP_STD
+    instruction_prompt = "<s>{instruction}"
     interleaves: ClassVar[bool] = False
 
     def __init__(self, vlm: nn.Module, image_processor: ImageProcessor) -> None:
@@ -57,7 +64,7 @@ class Flamingo(PretrainedBackbone):
         return self.vlm.model.perceiver_resampler(features)
 
     def fuse(self, visual_BND: Tensor, text_BLD: Tensor, text_mask_BL: Tensor, queries_BQD: Tensor) -> Tensor:
-        """Hidden states of the queries in the sequence [text | queries], every token of which sees all images."""
+        """Hidden states of the queries in the sequence [text | queries]; every token sees all images."""
         tokens = torch.cat([text_BLD, queries_BQD], 1).to(self.vlm.dtype)
         self.check_length(tokens.shape[1])
         mask = torch.cat([text_mask_BL, text_mask_BL.new_ones(queries_BQD.shape[:2])], 1).long()

@@ -94,10 +94,11 @@ class MoondreamVlm(PreTrainedModel):
 
 
 class Moondream(PretrainedBackbone):
-    """The beginning of the sentence and the images see each other; after them every token sees earlier ones."""
+    """The sentence's beginning and the images see each other; after them every token sees earlier ones."""
 
     hf_class = MoondreamVlm
     weights = "vikhyatk/moondream2"
+    published = {"vision_config": VISION}
     instruction_prompt = "<|endoftext|>{instruction}"
     leading_tokens = 1
     image_size = 378
@@ -116,7 +117,7 @@ class Moondream(PretrainedBackbone):
         if options.device_map is not None:
             raise ConfigError(f"backbone_options.device_map: got '{options.device_map}', expected none: this "
                               "backbone is composed of parts; leave it out and choose the policy's device")
-        vlm = cls.build(MoondreamConfig(vision_config=VISION), options)
+        vlm = cls.build(MoondreamConfig(**cls.published), options)
         try:
             tensors = load_file(cached_file(weights, "model.safetensors"))
         except (OSError, SafetensorError) as problem:
@@ -172,16 +173,16 @@ def load_published(vlm: MoondreamVlm, tensors: Mapping[str, Tensor], source: str
     wrong = sorted(name for name in ours.keys() & expected.keys()
                    if ours[name].numel() != expected[name].numel())
     if missing or unknown or wrong:
-        raise ConfigError(f"weights: {source} is not moondream2 as published: missing {missing[:4] or 'none'}, "
-                          f"not known {unknown[:4] or 'none'}, of another size {wrong[:4] or 'none'}; take "
+        raise ConfigError(f"weights: {source} is not moondream2 as published: missing "
+                          f"{missing[:4] or 'none'}, not known {unknown[:4] or 'none'}, of another size {wrong[:4] or 'none'}; take "
                           "vikhyatk/moondream2 of June 2025")
     vlm.load_state_dict({name: ours[name].reshape(value.shape) for name, value in expected.items()})
 
 
 def _mask(real_BT: Tensor, visual_BT: Tensor) -> Tensor:
-    """Which token (rows) sees which (columns), (B, T, T): earlier ones, and the images of one frame each other.
+    """Which token (rows) sees which (columns), (B, T, T): earlier ones, and the images of a frame each other.
 
-    What stands before the first image belongs to it.
+    What stands before the first image counts to it.
     """
     order = torch.arange(visual_BT.shape[1], device=visual_BT.device)
     begins = visual_BT & ~visual_BT.roll(1, -1) | (visual_BT & (order == 0))

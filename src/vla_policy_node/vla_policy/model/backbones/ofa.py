@@ -23,7 +23,7 @@ from vla_policy.model.tokenizer import Tokenizer
 # The sizes of OFA-base: a ResNet-101 without its last stage, six layers each of encoder and decoder.
 VISION = {"hidden_sizes": [256, 512, 1024], "depths": [3, 4, 23]}
 TEXT = {"d_model": 768, "encoder_layers": 6, "decoder_layers": 6, "encoder_ffn_dim": 3072,
-        "decoder_ffn_dim": 3072, "encoder_attention_heads": 12, "decoder_attention_heads": 12}
+        "decoder_ffn_dim": 3072, "encoder_attention_heads": 12, "decoder_attention_heads": 12, "vocab_size": 59457}
 
 
 class OfaConfig(PreTrainedConfig):
@@ -59,11 +59,13 @@ class Ofa(EncoderDecoder):
 
     hf_class = OfaVlm
     weights = "random-base"
+    published = {"vision_config": VISION, "text_config": TEXT}
 
     @classmethod
     def tiny_config(cls, vocabulary_size: int, image_size: int) -> OfaConfig:
         """A twin of the same parts."""
-        vision = {"embedding_size": 16, "hidden_sizes": [16, 32, 32], "depths": [1, 1, 1], "layer_type": "basic"}
+        vision = {"embedding_size": 16, "hidden_sizes": [16, 32, 32], "depths": [1, 1, 1],
+                  "layer_type": "basic"}
         return OfaConfig(vision_config=vision, text_config=twin_bart(vocabulary_size))
 
     @classmethod
@@ -73,7 +75,7 @@ class Ofa(EncoderDecoder):
             raise ConfigError(f"weights: got '{weights}', expected '{cls.weights}' or random-tiny: OFA's "
                               "published weights need a fork of transformers from 2022; for a pretrained "
                               "encoder-decoder take backbone florence2")
-        return cls.build(OfaConfig(vision_config=VISION, text_config=TEXT), options)
+        return cls.build(OfaConfig(**cls.published), options)
 
     @classmethod
     def side_of_images(cls, hf_config: PreTrainedConfig, image_size: int) -> int:

@@ -7,7 +7,7 @@ queries, D width, C visual width.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ from vla_policy.model.backbones.pretrained import (
 )
 from vla_policy.model.backbones.patch_layout import flat_patches, rope_positions
 
+QWEN_TEXT = {"vocab_size": 151936, "max_position_embeddings": 128000, "tie_word_embeddings": True,
+             "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}}
 TWIN_VISION = {"depth": 2, "hidden_size": 32, "num_heads": 4}
 TWIN_ROPE = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}
 
@@ -39,7 +41,17 @@ class Qwen25Vl(PretrainedBackbone):
 
     hf_class = Qwen2_5_VLForConditionalGeneration
     weights = "Qwen/Qwen2.5-VL-3B-Instruct"
+    published = {
+        "text_config": QWEN_TEXT | {"hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36,
+                                    "num_attention_heads": 16, "num_key_value_heads": 2},
+        "vision_config": {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "out_hidden_size": 2048,
+                          "num_heads": 16, "patch_size": 14, "window_size": 112,
+                          "fullatt_block_indexes": [7, 15, 23, 31]},
+        "tie_word_embeddings": True}
     mean, std = CLIP_MEAN, CLIP_STD
+    instruction_prompt = ("<|im_start|>user\n<|vision_start|><|vision_end|>{instruction}<|im_end|>\n"
+                          "<|im_start|>assistant\n")
+    leading_tokens = 4  # to the start of the images
 
     @classmethod
     def tiny_config(cls, vocabulary_size: int, image_size: int) -> PreTrainedConfig:
@@ -84,6 +96,12 @@ class Qwen2Vl(Qwen25Vl):
 
     hf_class = Qwen2VLForConditionalGeneration
     weights = "Qwen/Qwen2-VL-2B-Instruct"
+    published = {
+        "text_config": QWEN_TEXT | {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
+                                    "num_attention_heads": 12, "num_key_value_heads": 2},
+        "vision_config": {"depth": 32, "embed_dim": 1280, "hidden_size": 1536, "num_heads": 16, "mlp_ratio": 4,
+                          "patch_size": 14},
+        "tie_word_embeddings": True}
 
     @classmethod
     def tiny_config(cls, vocabulary_size: int, image_size: int) -> PreTrainedConfig:
@@ -100,8 +118,16 @@ class Qwen3Vl(Qwen25Vl):
 
     hf_class = Qwen3VLForConditionalGeneration
     weights = "Qwen/Qwen3-VL-2B-Instruct"
-    mean: ClassVar = (0.5, 0.5, 0.5)
-    std: ClassVar = (0.5, 0.5, 0.5)
+    published = {
+        "text_config": QWEN_TEXT | {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28,
+                                    "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128,
+                                    "rope_parameters": {"rope_type": "default", "rope_theta": 5e6,
+                                                        "mrope_section": [24, 20, 20], "mrope_interleaved": True}},
+        "vision_config": {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "out_hidden_size": 2048,
+                          "num_heads": 16, "patch_size": 16, "num_position_embeddings": 2304,
+                          "deepstack_visual_indexes": [5, 11, 17]},
+        "tie_word_embeddings": True}
+    mean = std = (0.5, 0.5, 0.5)
 
     @classmethod
     def tiny_config(cls, vocabulary_size: int, image_size: int) -> PreTrainedConfig:

@@ -1,6 +1,7 @@
 """A feature in, arm actions and gripper logits out: the decoder of RoboVLMs, so that its checkpoints fit.
 
-Source: https://arxiv.org/abs/2412.14058 and its published weights. Shapes: D width, K chunk, A arm dimensions.
+Source: https://arxiv.org/abs/2412.14058 and its published weights.
+Shapes: D width, K chunk, A arm dimensions.
 """
 
 from __future__ import annotations
