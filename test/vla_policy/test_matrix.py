@@ -168,11 +168,9 @@ def table(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     """Lines to show when all cells are done."""
     lines: list[str] = []
     yield lines
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None:
-        reporter.write_line("")
-        for line in lines:
-            reporter.write_line(line)
+    plugins = request.config.pluginmanager
+    with plugins.get_plugin("capturemanager").global_and_fixture_disabled():
+        plugins.get_plugin("terminalreporter").write_line("\n" + "\n".join(lines))
 
 
 @pytest.mark.parametrize("cell", chosen(), ids=str)

@@ -27,6 +27,8 @@ def check_combination(config: ModelConfig, backbone: type[Backbone], formulation
                       head: type[ActionHead]) -> None:
     """Raises: ConfigError naming the parts, the reason and the nearest thing that works."""
     _check_window(config)
+    if head.action_space == "discrete":
+        _check_discrete(config, backbone)
     _check_history(config, formulation, head)
     if config.action_space != head.action_space:
         other = "head fc, lstm, gpt, diffusion or flow" if head.action_space == "discrete" else "action_head discrete"
@@ -35,8 +37,6 @@ def check_combination(config: ModelConfig, backbone: type[Backbone], formulation
     if config.formulation == "interleaved" and not backbone.interleaves:
         raise ConfigError(f"formulation 'interleaved' needs images among the words: backbone '{config.backbone}' looks at "
                           "them from beside its sequence; use formulation policy_head, or video")
-    if head.action_space == "discrete":
-        _check_discrete(config, backbone)
 
 
 def _check_window(config: ModelConfig) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vla_policy.action.bins import bin_centres, from_bins, to_bins, token_ids
 from vla_policy.model.config import ModelConfig
 from vla_policy.model.heads.base import ActionHead, ActionShape, Reading
-from vla_policy.model.heads.losses import ActionTargets, LossWeights, masked_mean
+from vla_policy.model.heads.losses import ActionTargets, LossWeights, masked_mean, without_padding
 from vla_policy.strict import StrictModel
 
 
@@ -68,9 +68,10 @@ class DiscreteHead(ActionHead):
 
     def loss(self, reading: Reading, targets: ActionTargets, weights: LossWeights) -> dict[str, Tensor]:
         """`bins`: cross entropy over the tokens of the rows that count; written tokens are the true ones."""
-        arm = targets.arm_BWKA.masked_fill(~targets.rows_BWK[..., None], 0.0)
-        columns = [arm] if targets.gripper_BWK is None else [arm, 2 * targets.gripper_BWK[..., None] - 1]
-        bins_BWT = to_bins(torch.cat(columns, -1)).flatten(-2)
+        columns = [targets.arm_BWKA]
+        if targets.gripper_BWK is not None:
+            columns.append(2 * targets.gripper_BWK[..., None] - 1)
+        bins_BWT = to_bins(without_padding(torch.cat(columns, -1), targets.rows_BWK)).flatten(-2)
         tokens = self._embed(reading, bins_BWT[..., :-1]) if self.autoregressive else None
         entropy = F.cross_entropy(self._logits(reading, tokens).float().movedim(-1, 1), bins_BWT, reduction="none")
         rows_BWT = targets.rows_BWK.repeat_interleave(self.shape.columns, -1)

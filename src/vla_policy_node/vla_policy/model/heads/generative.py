@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from vla_policy.model.config import ModelConfig
 from vla_policy.model.heads.base import ActionHead, ActionShape, Reading
 from vla_policy.model.heads.history import CausalHistory, HistoryOptions
-from vla_policy.model.heads.losses import ActionTargets, LossWeights, gripper_loss
+from vla_policy.model.heads.losses import ActionTargets, LossWeights, gripper_loss, without_padding
 from vla_policy.model.registry import FORMULATIONS, resolve
 
 TIME_FEATURES = 32
@@ -71,8 +71,8 @@ class GenerativeHead(ActionHead):
     def loss(self, reading: Reading, targets: ActionTargets, weights: LossWeights) -> dict[str, Tensor]:
         """`pose`: of denoising. `gripper`: cross entropy."""
         features_BWD = self.past(reading.feature)
-        # Rows that do not count are noised too, so what stands in them must be harmless.
-        arm_BWKA = targets.arm_BWKA.masked_fill(~targets.rows_BWK[..., None], 0.0)
+        # Rows that do not count are noised with the others.
+        arm_BWKA = without_padding(targets.arm_BWKA, targets.rows_BWK)
         parts = {"pose": self.denoising_loss(features_BWD, arm_BWKA.flatten(-2), targets.rows_BWK, weights)}
         if self.gripper is not None:
             parts["gripper"] = gripper_loss(self.gripper(features_BWD), targets.gripper_BWK, targets.rows_BWK)

@@ -35,22 +35,30 @@ class LossWeights:
         return sum(value * (self.gripper if name == "gripper" else 1.0) for name, value in parts.items())
 
 
+def without_padding(values: Tensor, rows_BWK: Tensor) -> Tensor:
+    """`values` (B, W, K, ...), 0 where a row does not count: what is not finite there reaches no loss and no gradient."""
+    while rows_BWK.dim() < values.dim():
+        rows_BWK = rows_BWK.unsqueeze(-1)
+    return values.masked_fill(~rows_BWK, 0.0)
+
+
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of `values` where the boolean `mask` (of the same leading shape) holds; 0 where it holds nowhere."""
     while mask.dim() < values.dim():
         mask = mask.unsqueeze(-1)
     mask = mask.expand_as(values)
-    # Not values * mask: a number that is not finite in padding must not reach the sum.
-    return values.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
+    return (values * mask).sum() / mask.sum().clamp(min=1)
 
 
 def pose_loss(prediction: Tensor, target: Tensor, rows_BWK: Tensor, kind: PoseLoss) -> Tensor:
     """Huber or squared error over the rows that count."""
     loss = F.smooth_l1_loss if kind == "huber" else F.mse_loss
-    return masked_mean(loss(prediction.float(), target, reduction="none"), rows_BWK)
+    errors = loss(prediction.float(), without_padding(target, rows_BWK), reduction="none")
+    return masked_mean(errors, rows_BWK)
 
 
 def gripper_loss(logits_BWK: Tensor, target_BWK: Tensor, rows_BWK: Tensor) -> Tensor:
     """Binary cross entropy over the rows that count; positive logits are open."""
+    target_BWK = without_padding(target_BWK, rows_BWK)
     entropy = F.binary_cross_entropy_with_logits(logits_BWK.float(), target_BWK, reduction="none")
     return masked_mean(entropy, rows_BWK)
