@@ -1,4 +1,5 @@
-"""Windows of frames in; out: each formulation looks back only, uses the whole window, and encodes each frame once."""
+"""Windows of frames in; out: each formulation looks back only, uses the whole window, and encodes each frame
+once."""
 
 from __future__ import annotations
 
@@ -25,11 +26,12 @@ Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def make(backbone: str, formulation: str, head: str) -> VLAModel:
-    options = {"width": 32, "visual_width": 16, "layers": 1} if backbone == "tiny" else {"weights": "random-tiny"}
+    tiny = {"width": 32, "visual_width": 16, "layers": 1}
+    options = tiny if backbone == "tiny" else {"weights": "random-tiny"}
     file = parse(ModelFile, {"model": {
         "backbone": backbone, "formulation": formulation, "action_head": head, "history_length": FRAMES,
-        "action_chunk_size": 2, "execute_rows": 1, "image_size": SIDE, "text_length": LENGTH, "backbone_options": options,
-        "proprioception_joints": ["finger_joint"]}}, "test", ConfigError)
+        "action_chunk_size": 2, "execute_rows": 1, "image_size": SIDE, "text_length": LENGTH,
+        "backbone_options": options, "proprioception_joints": ["finger_joint"]}}, "test", ConfigError)
     return live_model(file, tabletop(), TOKENIZER.vocabulary_size)
 
 
@@ -38,7 +40,8 @@ def inputs() -> Inputs:
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (1, FRAMES, 2, SIDE, SIDE, 3), dtype=torch.uint8, generator=generator)
     ids, mask = TOKENIZER.encode_batch([SENTENCES[0]], LENGTH)
-    return images, torch.randn(1, FRAMES, 10, generator=generator), torch.from_numpy(ids), torch.from_numpy(mask)
+    state = torch.randn(1, FRAMES, 10, generator=generator)
+    return images, state, torch.from_numpy(ids), torch.from_numpy(mask)
 
 
 @pytest.mark.parametrize("cell", CELLS, ids="-".join)
@@ -66,7 +69,7 @@ def test_the_order_of_frames_counts(cell: tuple[str, str, str], inputs: Inputs) 
 
 @pytest.mark.parametrize("cell", CELLS[:5], ids="-".join)
 @torch.inference_mode()
-def test_padding_in_the_middle_of_a_sequence_changes_nothing(cell: tuple[str, str, str], inputs: Inputs) -> None:
+def test_padding_in_the_middle_changes_nothing(cell: tuple[str, str, str], inputs: Inputs) -> None:
     model, (images, state, ids, mask) = make(*cell), inputs
     expected = model(images, state, ids[:, mask[0]], mask[:, mask[0]])
     garbage = torch.where(mask, ids, torch.full_like(ids, 3))

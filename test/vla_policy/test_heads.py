@@ -1,4 +1,5 @@
-"""Hidden states and targets in; out: each head's actions and losses are those of its formulae, masks hold, noise is fixed."""
+"""Hidden states and targets in; out: each head's actions and losses are those of its formulae, masks hold,
+noise is fixed."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ ROWS = torch.tensor([[[True] * CHUNK, [True, False, False]]])
 
 
 def config(**changes: object) -> ModelConfig:
-    return parse(ModelConfig, {"action_chunk_size": CHUNK, "execute_rows": 1, "history_length": FRAMES} | changes, "model",
-                 ConfigError)
+    data = {"action_chunk_size": CHUNK, "execute_rows": 1, "history_length": FRAMES} | changes
+    return parse(ModelConfig, data, "model", ConfigError)
 
 
 def head(name: str, **options: object) -> nn.Module:
@@ -47,7 +48,8 @@ def reading(queries: int = 1) -> Reading:
 
 def targets() -> ActionTargets:
     torch.manual_seed(2)
-    return ActionTargets(torch.rand(1, FRAMES, CHUNK, ARM) * 2 - 1, torch.tensor([[[1.0, 0, 1], [0, 1, 1]]]), ROWS)
+    gripper = torch.tensor([[[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]])
+    return ActionTargets(torch.rand(1, FRAMES, CHUNK, ARM) * 2 - 1, gripper, ROWS)
 
 
 def test_bins_are_those_of_robovlms() -> None:
@@ -109,7 +111,9 @@ def test_sampling_is_the_same_every_time_and_follows_its_seed(name: str) -> None
 
 
 class Oracle(nn.Module):
-    """Knows the action: as the clean chunk (diffusion), or as the straight way to it from where one is (flow)."""
+    """Knows the action: as the clean chunk (diffusion), or as the straight way to it from where one is
+    (flow).
+    """
 
     def __init__(self, action: Tensor, kind: str) -> None:
         super().__init__()
@@ -151,8 +155,9 @@ def test_decoding_is_constrained_to_the_action_tokens() -> None:
 
 def test_written_tokens_are_what_the_next_is_read_from() -> None:
     """On a causal backbone, the true tokens of its own output lead to that very output."""
-    made = config(backbone="kosmos", backbone_options={"weights": "random-tiny"}, formulation="one_step", image_size=32,
-                  action_head="discrete", head_options={"decoding": "autoregressive"}, history_length=1, text_length=4)
+    made = config(backbone="kosmos", backbone_options={"weights": "random-tiny"}, formulation="one_step",
+                  image_size=32, text_length=4, history_length=1, action_head="discrete",
+                  head_options={"decoding": "autoregressive"})
     torch.manual_seed(0)
     model = build_model(made, tabletop(), 20).eval()
     window = model._read(torch.zeros(1, 1, 2, 32, 32, 3, dtype=torch.uint8), torch.zeros(1, 1, 9),

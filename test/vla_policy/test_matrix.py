@@ -1,8 +1,10 @@
-"""Every allowed cell of backbone x formulation x action space x head in; out: it trains, is saved, loads and streams.
+"""Every allowed cell of backbone x formulation x action space x head in; out: it trains, is saved, loads and
+streams.
 
-The backbones in FULL are tested in every cell that their configuration allows. What a head and a formulation do does not
-depend on the backbone, so every other backbone is tested in its recommended cell and once in each formulation and in the
-discrete action space, with heads that take turns. The run ends with a table of all cells.
+The backbones in FULL are tested in every cell that their configuration allows. What a head and a
+formulation do does not depend on the backbone, so every other backbone is tested in its recommended cell
+and once in each formulation and in the discrete action space, with heads that take turns. The run ends
+with a table of all cells.
 """
 
 from __future__ import annotations
@@ -97,7 +99,8 @@ def chosen() -> list[Cell]:
             continue
         cells[Cell(backbone, *RECOMMENDED)] = None
         for formulation in FORMULATIONS:
-            of_it = [cell for cell in allowed(backbone) if cell.formulation == formulation and cell.head != "discrete"]
+            of_it = [cell for cell in allowed(backbone)
+                     if cell.formulation == formulation and cell.head != "discrete"]
             cells |= dict.fromkeys(of_it[turn % len(of_it):][:1] if of_it else [])
         discrete = [cell for cell in allowed(backbone) if cell.head == "discrete"]
         cells[discrete[turn % len(discrete)]] = None
@@ -108,7 +111,8 @@ def bundle_of(file: ModelFile) -> Bundle:
     """A twin with fresh weights in an otherwise whole bundle."""
     contract = tabletop()
     sentences = [phrase.format(colour="red") for phrase in TASKS[EPISODE_TASK].phrases]
-    tokenizer = resolve(BACKBONES, file.model.backbone, "backbone").tokenizer(file.model, [*SENTENCES, *sentences])
+    backbone = resolve(BACKBONES, file.model.backbone, "backbone")
+    tokenizer = backbone.tokenizer(file.model, [*SENTENCES, *sentences])
     torch.manual_seed(0)
     model = build_model(file.model, contract, tokenizer.vocabulary_size).eval()
     rng = np.random.default_rng(0)
@@ -149,7 +153,9 @@ def train_two_steps(model: VLAModel, text: tuple[torch.Tensor, torch.Tensor]) ->
 
 @torch.inference_mode()
 def check_streaming(model: VLAModel, loaded: VLAModel, text: tuple[torch.Tensor, torch.Tensor]) -> None:
-    """The loaded model, frame by frame and without text padding, says what the saved one says of whole windows."""
+    """The loaded model, frame by frame and without text padding, says what the saved one says of whole
+    windows.
+    """
     images, state = frames()
     engine, mask, memories = Engine(loaded), text[1][0], []
     engine.set_instruction(text[0][0][mask].numpy(), mask[mask].numpy())
@@ -184,8 +190,9 @@ def test_a_cell_trains_is_saved_loads_and_streams(cell: Cell, tmp_path: Path, ta
     save_bundle(tmp_path / "bundle", bundle)
     check_streaming(bundle.model, load_bundle(tmp_path / "bundle").model, text)
     parameters = sum(weight.numel() for weight in bundle.model.parameters())
-    table.append(f"{cell.backbone:16}{cell.formulation:13}{bundle.config.action_space:12}{cell.head:10}{cell.decoding:16}"
-                 f"loss {before:.3f} -> {after:.3f}  {parameters / 1e6:.2f} M  {time.perf_counter() - started:.1f} s")
+    table.append(f"{cell.backbone:17}{cell.formulation:12}{bundle.config.action_space:11}{cell.head:10}"
+                 f"{cell.decoding:15}loss {before:.3f} -> {after:.3f}  {parameters / 1e6:.2f} M  "
+                 f"{time.perf_counter() - started:.1f} s")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
-"""docs/new-backbone.md in; out: its adapter, registered and configured as the page says, trains, loads and drives."""
+"""docs/new-backbone.md in; out: its adapter, registered and configured as the page says, trains, loads and
+drives."""
 
 from __future__ import annotations
 
@@ -47,8 +48,8 @@ def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
 def twin_file() -> ModelFile:
     """Step 3 of the page, with the twin, and small."""
     data = yaml.safe_load(block("yaml"))
-    data["model"] |= {"backbone_options": {"weights": "random-tiny"}, "image_size": SIDE, "text_length": LENGTH,
-                      "history_length": 2, "action_chunk_size": 2, "execute_rows": 2,
+    data["model"] |= {"backbone_options": {"weights": "random-tiny"}, "image_size": SIDE,
+                      "text_length": LENGTH, "history_length": 2, "action_chunk_size": 2, "execute_rows": 2,
                       "proprioception_joints": ["finger_joint"]}
     return parse(ModelFile, data, "page", ConfigError)
 

@@ -4,8 +4,9 @@
     python -m vla_policy.models --backbone kosmos      every cell of one, with the reason where it is refused
     python -m vla_policy.models --bundle FOLDER        the parts of a trained policy, counted
 
-Models are built on torch's meta device: sizes are counted, no weight is loaded. The size of a published checkpoint is that of
-its configuration, read from the Hugging Face cache or hub, or from the adapter where that knows it.
+Models are built on torch's meta device: sizes are counted, no weight is loaded. The size of a published
+checkpoint is that of its configuration, read from the Hugging Face cache or hub, or from the adapter where
+that knows it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ BYTES_BF16 = 2
 
 def main() -> None:
     """Entry point; exit code 1 with one sentence for what is not known."""
-    parser = argparse.ArgumentParser(prog="python -m vla_policy.models", description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(prog="python -m vla_policy.models",
+                                     description="Backbones, formulations, heads: what combines, how large.")
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--backbone", help="show every cell of this backbone")
     choice.add_argument("--bundle", help="count the parts of the policy in this folder")
@@ -54,7 +56,7 @@ def main() -> None:
 def backbone_table() -> Table:
     """A row per backbone."""
     table = Table("backbone", "published weights", "px", "size", "in bf16", "interleaved", "causal",
-                  title="Backbones", caption="size: parameters; -: its configuration is neither in the cache nor reachable")
+                  title="Backbones", caption="-: its configuration is neither in the cache nor reachable")
     for name in BACKBONES:
         backbone = resolve(BACKBONES, name, "backbone")
         count = published_parameters(name)
@@ -110,7 +112,9 @@ def cells(backbone: str) -> Iterator[tuple[str, str, str]]:
 
 
 def published_parameters(name: str) -> int | None:
-    """How many numbers the model has whose weights a backbone loads by default; None where that is not known here."""
+    """How many numbers the model has whose weights a backbone loads by default; None where that is not known
+    here.
+    """
     backbone = resolve(BACKBONES, name, "backbone")
     config = ModelConfig(backbone=name)
     if hasattr(backbone, "hf_class"):
@@ -125,7 +129,9 @@ def published_parameters(name: str) -> int | None:
 
 
 def published_architecture(backbone: Any) -> Any | None:
-    """The configuration of the published checkpoint: what the adapter knows, else that of the cache or the hub."""
+    """The configuration of the published checkpoint: what the adapter knows, else that of the cache or the
+    hub.
+    """
     known = getattr(backbone, "published", None)
     if known is not None:
         return backbone.hf_class.config_class(**known)

@@ -1,7 +1,8 @@
 """Normalised actions in, the numbers of their bins out, and back: the discrete action space.
 
-RoboVLMs' maths (https://github.com/Robot-VLAs/RoboVLMs, action_tokenizer): 256 edges from -1 to 1 make 255 bins; a value's
-digit counts the edges at or below it, 1..256. Index here = digit - 1, so 0..255; 254 and 255 both stand for the last bin.
+RoboVLMs' maths (https://github.com/Robot-VLAs/RoboVLMs, action_tokenizer): 256 edges from -1 to 1 make 255
+bins; a value's digit counts the edges at or below it, 1..256. Index here = digit - 1, so 0..255; 254 and
+255 both stand for the last bin.
 """
 
 from __future__ import annotations
@@ -31,5 +32,7 @@ def from_bins(indices: Tensor) -> Tensor:
 
 
 def token_ids(vocabulary_size: int, reserved: int = 0) -> Tensor:
-    """The token id of each index, int64 (256,): counted down from the vocabulary's end, less `reserved` ids there."""
+    """The token id of each index, int64 (256,): counted down from the vocabulary's end, less `reserved` ids
+    there.
+    """
     return vocabulary_size - reserved - 1 - torch.arange(BINS)

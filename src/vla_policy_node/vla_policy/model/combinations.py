@@ -31,39 +31,44 @@ def check_combination(config: ModelConfig, backbone: type[Backbone], formulation
         _check_discrete(config, backbone)
     _check_history(config, formulation, head)
     if config.action_space != head.action_space:
-        other = "head fc, lstm, gpt, diffusion or flow" if head.action_space == "discrete" else "action_head discrete"
-        raise ConfigError(f"action_head '{config.action_head}' works in action_space {head.action_space}: got action_space "
-                          f"{config.action_space}; set action_space {head.action_space}, or use {other}")
+        discrete = head.action_space == "discrete"
+        other = "fc, lstm, gpt, diffusion or flow" if discrete else "discrete"
+        raise ConfigError(f"action_head '{config.action_head}' works in action_space {head.action_space}: "
+                          f"got action_space {config.action_space}; set action_space {head.action_space}, or "
+                          f"use action_head {other}")
     if config.formulation == "interleaved" and not backbone.interleaves:
-        raise ConfigError(f"formulation 'interleaved' needs images among the words: backbone '{config.backbone}' looks at "
-                          "them from beside its sequence; use formulation policy_head, or video")
+        raise ConfigError(f"formulation 'interleaved' needs images among the words: backbone "
+                          f"'{config.backbone}' looks at them from beside its sequence; use formulation policy_head, or video")
 
 
 def _check_window(config: ModelConfig) -> None:
     if config.formulation == "one_step" and config.history_length != 1:
-        raise ConfigError(f"formulation 'one_step' sees one frame only: got history_length {config.history_length}, "
-                          "expected 1; set it to 1, or use formulation policy_head with action_head lstm")
+        raise ConfigError("formulation 'one_step' sees one frame only: got history_length "
+                          f"{config.history_length}, expected 1; set it to 1, or use formulation policy_head "
+                          "with action_head lstm")
 
 
 def _check_history(config: ModelConfig, formulation: type[Formulation], head: type[ActionHead]) -> None:
     if formulation.fuses_history and head.history == "always":
         raise ConfigError(f"action_head '{config.action_head}' fuses the frames of a window: formulation "
-                          f"'{config.formulation}' leaves it none to fuse; use formulation policy_head, or action_head fc")
+                          f"'{config.formulation}' leaves it none to fuse; use formulation policy_head, or "
+                          "action_head fc")
     if not formulation.fuses_history and head.history == "never" and config.history_length != 1:
         raise ConfigError(f"action_head '{config.action_head}' reads one frame only: got history_length "
-                          f"{config.history_length} with formulation '{config.formulation}', expected 1; set it to 1, "
-                          "use action_head lstm, or formulation video")
+                          f"{config.history_length} with formulation '{config.formulation}', expected 1; set "
+                          "it to 1, use action_head lstm, or formulation video")
 
 
 def _check_discrete(config: ModelConfig, backbone: type[Backbone]) -> None:
     if config.formulation == "policy_head":
-        raise ConfigError("action_head 'discrete' writes its tokens into the backbone's sequence: formulation "
+        raise ConfigError("action_head 'discrete' writes tokens into the backbone's sequence: formulation "
                           "'policy_head' keeps one vector of it; use formulation one_step, or interleaved")
     if config.head_options.get("decoding") != "autoregressive":
         return
     if not backbone.causal:
-        raise ConfigError(f"head_options.decoding: got autoregressive, but in backbone '{config.backbone}' a token sees "
-                          "those after it; use decoding parallel")
+        raise ConfigError(f"head_options.decoding: got autoregressive, but in backbone '{config.backbone}' a "
+                          "token sees those after it; use decoding parallel")
     if config.formulation == "interleaved":
-        raise ConfigError("head_options.decoding: got autoregressive with formulation 'interleaved', where each frame's "
-                          "blocks would need the tokens written before; use decoding parallel, or formulation video")
+        raise ConfigError("head_options.decoding: got autoregressive with formulation 'interleaved', where "
+                          "every block would need the tokens written before; use decoding parallel, or formulation "
+                          "video")

@@ -22,7 +22,9 @@ Count = Annotated[int, Field(ge=1)]
 
 
 def _of(registry: Mapping[str, str], key: str, attribute: str, chosen: dict[str, Any]) -> Any:
-    """What the part named by `key` says for a value that the file leaves open; unknown parts are refused later."""
+    """What the part named by `key` says for a value that the file leaves open; unknown parts are refused
+    later.
+    """
     name = chosen.get(key)
     return getattr(resolve(registry, name, key), attribute) if name in registry else None
 
@@ -36,16 +38,18 @@ class ModelConfig(StrictModel):
     images [px].
     text_length: most tokens of an instruction. proprioception_joints: joints it feels beside the tool pose.
     gripper_hysteresis: how far past one half the gripper's probability must go to change its state.
-    What a file leaves open follows from the parts it names: image_size and text_length from the backbone, action_space from
-    the head, a window of one frame from formulation one_step.
+    What a file leaves open follows from the parts it names: image_size and text_length from the backbone,
+    action_space from the head, a window of one frame from formulation one_step.
     backbone_options, head_options: validated by the `Options` of the chosen class.
     """
 
     backbone: str = "tiny"
     formulation: str = "policy_head"
     action_head: str = "lstm"
-    action_space: Literal["continuous", "discrete"] = Field(default_factory=partial(_of, HEADS, "action_head", "action_space"))
-    history_length: Count = Field(default_factory=lambda chosen: 1 if chosen.get("formulation") == "one_step" else 8)
+    action_space: Literal["continuous", "discrete"] = Field(
+        default_factory=partial(_of, HEADS, "action_head", "action_space"))
+    history_length: Count = Field(
+        default_factory=lambda chosen: 1 if chosen.get("formulation") == "one_step" else 8)
     action_chunk_size: Count = 8
     execute_rows: Count = 4
     cameras: Annotated[tuple[str, ...], Field(min_length=1)] = ("static", "wrist")

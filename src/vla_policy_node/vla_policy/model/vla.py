@@ -66,9 +66,10 @@ class VLAModel(nn.Module):
              targets: ActionTargets, weights: LossWeights) -> tuple[Tensor, dict[str, Tensor]]:
         """What training lowers, a scalar, and the head's parts of it. The inputs are those of `forward`.
 
-        For heads whose loss needs more than their output (discrete, diffusion, flow) as well as for the others.
+        For all heads, also those whose loss needs more than their output (discrete, diffusion, flow).
         """
-        parts = self.head.loss(self._read(images_BWVSS3, state_BWP, text_ids_BL, text_mask_BL), targets, weights)
+        reading = self._read(images_BWVSS3, state_BWP, text_ids_BL, text_mask_BL)
+        parts = self.head.loss(reading, targets, weights)
         return weights.total(parts), parts
 
     def ground(self, images_BVSS3: Tensor, state_BP: Tensor, text_ids_BL: Tensor,
@@ -90,16 +91,18 @@ class VLAModel(nn.Module):
     def act(self, memories: Sequence[Memory], text_BLD: Tensor,
             text_mask_BL: Tensor) -> tuple[Tensor, Tensor | None]:
         """Actions for the newest of the kept frames, oldest first: arm (B, K, A), gripper logits (B, K)."""
-        hidden = partial(self.formulation.newest, self.backbone, stack_frames(memories), text_BLD, text_mask_BL)
+        memory_BW = stack_frames(memories)
+        hidden = partial(self.formulation.newest, self.backbone, memory_BW, text_BLD, text_mask_BL)
         arm_BWKA, gripper_BWK = self.head.decode(Reading(hidden, self.backbone.word_embedding))
         return arm_BWKA[:, -1], None if gripper_BWK is None else gripper_BWK[:, -1]
 
-    def _read(self, images_BWVSS3: Tensor, state_BWP: Tensor, text_ids_BL: Tensor, text_mask_BL: Tensor) -> Reading:
+    def _read(self, images_BWVSS3: Tensor, state_BWP: Tensor, text_ids_BL: Tensor,
+              text_mask_BL: Tensor) -> Reading:
         """Encode all frames of the windows, for the head to read."""
         batch, window = images_BWVSS3.shape[:2]
         text_BLD = self.embed_text(text_ids_BL)
-        memory = self.encode_frame(images_BWVSS3.flatten(0, 1), state_BWP.flatten(0, 1),
-                                   text_BLD.repeat_interleave(window, 0), text_mask_BL.repeat_interleave(window, 0))
+        text = (part.repeat_interleave(window, 0) for part in (text_BLD, text_mask_BL))
+        memory = self.encode_frame(images_BWVSS3.flatten(0, 1), state_BWP.flatten(0, 1), *text)
         memory_BW = tuple(part.unflatten(0, (batch, window)) for part in memory)
         hidden = partial(self.formulation.features, self.backbone, memory_BW, text_BLD, text_mask_BL)
         return Reading(hidden, self.backbone.word_embedding)

@@ -1,7 +1,7 @@
 """Frames of a window in, hidden states of action queries out: what every formulation shares.
 
-Shapes: B batch, W window, V cameras, S image side, N visual tokens of a frame, C their width, P state, L text, D width, Q
-action queries of a frame, T action tokens written so far (autoregressive heads only).
+Shapes: B batch, W window, V cameras, S image side, N visual tokens of a frame, C their width, P state, L
+text, D width, Q action queries of a frame, T action tokens written so far (autoregressive heads only).
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class Formulation(nn.Module, ABC):
     @abstractmethod
     def features(self, backbone: Backbone, memory_BW: Memory, text_BLD: Tensor, text_mask_BL: Tensor,
                  tokens_BWTD: Tensor | None = None) -> Tensor:
-        """Hidden states of every frame's action queries and of the action tokens behind them, (B, W, Q + T, D)."""
+        """Hidden states of every frame's action queries and of the action tokens behind them, (B, W, Q + T,
+        D).
+        """
 
     @abstractmethod
     def newest(self, backbone: Backbone, memory_BW: Memory, text_BLD: Tensor, text_mask_BL: Tensor,
@@ -67,8 +69,12 @@ class PromptFormulation(Formulation):
 
     def features(self, backbone: Backbone, memory_BW: Memory, text_BLD: Tensor, text_mask_BL: Tensor,
                  tokens_BWTD: Tensor | None = None) -> Tensor:
-        """One sequence for every frame: it holds that frame and those before it, so none sees what comes later."""
-        window = range(1, memory_BW[0].shape[1] + 1)
-        return torch.cat([self.newest(backbone, tuple(part[:, :frames] for part in memory_BW), text_BLD, text_mask_BL,
-                                      None if tokens_BWTD is None else tokens_BWTD[:, frames - 1: frames])
-                          for frames in window], 1)
+        """One sequence for every frame: it holds that frame and those before it, so none sees what comes
+        later.
+        """
+        hidden = []
+        for frames in range(1, memory_BW[0].shape[1] + 1):
+            seen = tuple(part[:, :frames] for part in memory_BW)
+            tokens = None if tokens_BWTD is None else tokens_BWTD[:, frames - 1: frames]
+            hidden.append(self.newest(backbone, seen, text_BLD, text_mask_BL, tokens))
+        return torch.cat(hidden, 1)

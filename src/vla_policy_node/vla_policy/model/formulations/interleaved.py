@@ -1,9 +1,10 @@
 """W blocks in one sequence, one per frame: [images | instruction | state, action queries] and again.
 
-The "interleaved" formulation of RoboVLMs (https://arxiv.org/abs/2412.14058). Each frame's actions are read at its own action
-queries, and a robot gets those of the newest frame.
+The "interleaved" formulation of RoboVLMs (https://arxiv.org/abs/2412.14058). Each frame's actions are read
+at its own action queries, and a robot gets those of the newest frame.
 
-Shapes: B batch, W window, N visual tokens of a frame, C their width, P state, L text, Q action queries, D width.
+Shapes: B batch, W window, N visual tokens of a frame, C their width, P state, L text, Q action queries, D
+width.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ class Interleaved(PromptFormulation):
 
     def features(self, backbone: Backbone, memory_BW: Memory, text_BLD: Tensor, text_mask_BL: Tensor,
                  tokens_BWTD: Tensor | None = None) -> Tensor:
-        """One pass for the window where the tower looks back only; else a pass for each frame and those before it."""
+        """One pass for the window where the tower looks back only; else a pass for each frame and those
+        before it.
+        """
         if backbone.causal:
             return self._blocks(backbone, memory_BW, text_BLD, text_mask_BL)
         return super().features(backbone, memory_BW, text_BLD, text_mask_BL)
@@ -30,12 +33,14 @@ class Interleaved(PromptFormulation):
         """(B, 1, Q, D) of the last block."""
         return self._blocks(backbone, memory_BW, text_BLD, text_mask_BL)[:, -1:]
 
-    def _blocks(self, backbone: Backbone, memory_BW: Memory, text_BLD: Tensor, text_mask_BL: Tensor) -> Tensor:
+    def _blocks(self, backbone: Backbone, memory_BW: Memory, text_BLD: Tensor,
+                text_mask_BL: Tensor) -> Tensor:
         """Hidden states of the action queries of every block, (B, W, Q, D)."""
         visual_BWNC, state_BWP = memory_BW
         action = self.action_query.expand(*visual_BWNC.shape[:2], -1, -1)
         queries = [action]
         if self.state_embedding is not None:
             queries.insert(0, self.state_embedding(state_BWP)[:, :, None])
-        hidden = backbone.fuse_blocks(visual_BWNC, text_BLD, text_mask_BL, torch.cat(queries, 2).to(text_BLD.dtype))
+        queries_BWQD = torch.cat(queries, 2).to(text_BLD.dtype)
+        hidden = backbone.fuse_blocks(visual_BWNC, text_BLD, text_mask_BL, queries_BWQD)
         return hidden[:, :, -action.shape[2]:]

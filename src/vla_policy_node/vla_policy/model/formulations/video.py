@@ -1,10 +1,11 @@
 """The frames of a window in one prompt: [images of all frames | instruction | states, action queries].
 
-The instruction is read once for the window, as a vision-language model reads a video. Each frame of a window gets a prompt
-of its own, so training costs W prompts of growing length; serving costs one, for visual tokens are kept.
+The instruction is read once for the window, as a vision-language model reads a video. Each frame of a
+window gets a prompt of its own, so training costs W prompts of growing length; serving costs one, for
+visual tokens are kept.
 
-Shapes: B batch, W window, N visual tokens of a frame, C their width, P state, L text, Q action queries, T action tokens,
-D width.
+Shapes: B batch, W window, N visual tokens of a frame, C their width, P state, L text, Q action queries, T
+action tokens, D width.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from vla_policy.model.formulations.base import Memory, PromptFormulation
 
 
 class Video(PromptFormulation):
-    """Several frames in one prompt; a learned vector tells visual tokens and states how old their frame is."""
+    """Several frames in one prompt; a learned vector tells visual tokens and states how old their frame is.
+    """
 
     def __init__(self, config: ModelConfig, backbone: Backbone, state_size: int, queries: int) -> None:
         super().__init__(config, backbone, state_size, queries)
-        frames, scale = config.history_length, backbone.query_scale
+        frames, width, scale = config.history_length, backbone.hidden_size, backbone.query_scale
         self.visual_age = nn.Parameter(torch.randn(frames, 1, backbone.visual_size) * scale)
-        self.state_age = nn.Parameter(torch.randn(frames, backbone.hidden_size) * scale) if state_size else None
+        self.state_age = nn.Parameter(torch.randn(frames, width) * scale) if state_size else None
 
     def newest(self, backbone: Backbone, memory_BW: Memory, text_BLD: Tensor, text_mask_BL: Tensor,
                tokens_B1TD: Tensor | None = None) -> Tensor:

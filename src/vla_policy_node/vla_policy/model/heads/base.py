@@ -1,7 +1,7 @@
 """Hidden states of a window in, a chunk of actions per frame out: what every action head shares.
 
-Shapes: B batch, W window, Q action queries, T action tokens, D width, K chunk, A arm dimensions. Heads look back only: the
-actions of frame w depend on frames 0..w.
+Shapes: B batch, W window, Q action queries, T action tokens, D width, K chunk, A arm dimensions. Heads
+look back only: the actions of frame w depend on frames 0..w.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class ActionShape:
 class Reading:
     """What the rest of the model offers a head.
 
-    hidden: hidden states of the action queries and of the action tokens handed in, embedded: tokens (B, W, T, D) or None
-    -> (B, W, Q + T, D). word_embedding: of the backbone.
+    hidden: embedded action tokens (B, W, T, D), or None, in; hidden states of the action queries and of those
+    tokens out, (B, W, Q + T, D). word_embedding: of the backbone.
     """
 
     hidden: Callable[[Tensor | None], Tensor]
@@ -53,8 +53,8 @@ class Reading:
 class ActionHead(nn.Module, ABC):
     """Turns hidden states into actions.
 
-    action_space: the one it works in. history: whether it fuses the frames of a window: never, always, or only where the
-    formulation does not.
+    action_space: the one it works in. history: whether it fuses the frames of a window: never, always, or only
+    where the formulation does not.
     """
 
     action_space: ClassVar[Literal["continuous", "discrete"]] = "continuous"
@@ -69,7 +69,8 @@ class ActionHead(nn.Module, ABC):
 
     @classmethod
     def check(cls, config: ModelConfig) -> None:
-        """Refuse options that this head cannot work with. Raises: ConfigError with the reason and what works."""
+        """Refuse options that this head cannot work with. Raises: ConfigError with the reason and what works.
+        """
 
     @classmethod
     def queries(cls, config: ModelConfig, shape: ActionShape) -> int:

@@ -16,7 +16,9 @@ from vla_policy.strict import StrictModel
 
 
 class DecoderOptions(StrictModel):
-    """decoder: small, or the one of RoboVLMs' checkpoints. decoder_size: width of the small one's hidden layer."""
+    """decoder: small, or the one of RoboVLMs' checkpoints. decoder_size: width of the small one's hidden
+    layer.
+    """
 
     decoder: Literal["small", "robovlms"] = "small"
     decoder_size: Annotated[int, Field(ge=1)] = 256

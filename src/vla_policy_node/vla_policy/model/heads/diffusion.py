@@ -1,7 +1,9 @@
-"""Features in, chunks denoised step by step out: a diffusion policy (https://arxiv.org/abs/2303.04137) over chunks.
+"""Features in, chunks denoised step by step out: a diffusion policy (https://arxiv.org/abs/2303.04137) over
+chunks.
 
 The cosine schedule (https://arxiv.org/abs/2102.09672) over 100 times in training; deterministic DDIM steps
-(https://arxiv.org/abs/2010.02502, eta 0) in sampling. The denoiser predicts the clean chunk, which is stable in few steps.
+(https://arxiv.org/abs/2010.02502, eta 0) in sampling. The denoiser predicts the clean chunk, which is
+stable in few steps.
 
 Shapes: B batch, W window, D width, E = K * A, a flat chunk.
 """
@@ -32,7 +34,8 @@ class DiffusionHead(GenerativeHead):
         # kept[t]: the share of the signal's power after t of 100 times, from 1 down to almost nothing.
         self.register_buffer("kept", kept.clamp(1e-5, 1.0), persistent=False)
 
-    def denoising_loss(self, features_BWD: Tensor, chunk_BWE: Tensor, rows_BWK: Tensor, weights: LossWeights) -> Tensor:
+    def denoising_loss(self, features_BWD: Tensor, chunk_BWE: Tensor, rows_BWK: Tensor,
+                       weights: LossWeights) -> Tensor:
         """Error of the clean chunk, guessed at random times."""
         times_BW = torch.randint(1, TIMES + 1, features_BWD.shape[:2], device=features_BWD.device)
         kept = self.kept[times_BW][..., None]
@@ -47,7 +50,8 @@ class DiffusionHead(GenerativeHead):
         times = torch.linspace(TIMES, 0, self.steps + 1).round().long().tolist()
         for now, later in zip(times[:-1], times[1:], strict=True):
             kept, kept_later = self.kept[now], self.kept[later]
-            clean = self.denoiser(noisy, torch.full(frames, now / TIMES, device=noisy.device), features_BWD).clamp(-1, 1)
+            time = torch.full(frames, now / TIMES, device=noisy.device)
+            clean = self.denoiser(noisy, time, features_BWD).clamp(-1, 1)
             noise = (noisy - kept.sqrt() * clean) / (1 - kept).sqrt()
             noisy = kept_later.sqrt() * clean + (1 - kept_later).sqrt() * noise
         return noisy

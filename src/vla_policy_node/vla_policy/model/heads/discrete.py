@@ -1,9 +1,11 @@
 """Hidden states in, action words out: every number of a chunk is one of 256 tokens from the vocabulary's end.
 
-Decoding is constrained to those tokens. `parallel` reads all numbers of a chunk at once, each at an action query of its own;
-`autoregressive` writes one after another, each seen by the next (RT-2, https://arxiv.org/abs/2307.15818; RoboVLMs).
+Decoding is constrained to those tokens. `parallel` reads all numbers of a chunk at once, each at an action
+query of its own; `autoregressive` writes one after another, each seen by the next (RT-2,
+https://arxiv.org/abs/2307.15818; RoboVLMs).
 
-Shapes: B batch, W window, Q action queries, T action tokens = K * columns, D width, K chunk, A arm columns, n 256 bins.
+Shapes: B batch, W window, Q action queries, T action tokens = K * columns, D width, K chunk, A arm
+columns, n 256 bins.
 """
 
 from __future__ import annotations
@@ -23,12 +25,16 @@ from vla_policy.strict import StrictModel
 
 
 class DiscreteHead(ActionHead):
-    """Classifies action tokens against the word embeddings of their ids, as a language model with tied embeddings does."""
+    """Classifies action tokens against the word embeddings of their ids, as a language model with tied
+    embeddings does.
+    """
 
     action_space = "discrete"
 
     class Options(StrictModel):
-        """decoding: parallel or autoregressive. reserved: ids at the vocabulary's very end that are left alone."""
+        """decoding: parallel or autoregressive. reserved: ids at the vocabulary's very end that are left
+        alone.
+        """
 
         decoding: Literal["parallel", "autoregressive"] = "parallel"
         reserved: Annotated[int, Field(ge=0)] = 0
@@ -48,7 +54,9 @@ class DiscreteHead(ActionHead):
         return 1 if autoregressive else shape.chunk_size * shape.columns
 
     def forward(self, features_BWD: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits (..., T, n) -> actions: the likeliest bin of every number, and the odds that the gripper is open."""
+        """Logits (..., T, n) -> actions: the likeliest bin of every number, and the odds that the gripper is
+        open.
+        """
         logits = features_BWD.float().unflatten(-2, (self.shape.chunk_size, self.shape.columns))
         arm = from_bins(logits[..., : self.shape.arm_size, :].argmax(-1))
         if not self.shape.has_gripper:
@@ -73,7 +81,8 @@ class DiscreteHead(ActionHead):
             columns.append(2 * targets.gripper_BWK[..., None] - 1)
         bins_BWT = to_bins(without_padding(torch.cat(columns, -1), targets.rows_BWK)).flatten(-2)
         tokens = self._embed(reading, bins_BWT[..., :-1]) if self.autoregressive else None
-        entropy = F.cross_entropy(self._logits(reading, tokens).float().movedim(-1, 1), bins_BWT, reduction="none")
+        logits = self._logits(reading, tokens).float()
+        entropy = F.cross_entropy(logits.movedim(-1, 1), bins_BWT, reduction="none")
         rows_BWT = targets.rows_BWK.repeat_interleave(self.shape.columns, -1)
         return {"bins": masked_mean(entropy, rows_BWT)}
 
@@ -81,7 +90,7 @@ class DiscreteHead(ActionHead):
         """(B, W, Q + T, n), over the action tokens only."""
         words_nD = self._words(reading)
         hidden = self.norm(reading.hidden(tokens_BWTD))
-        # Words of length one and hidden states of length sqrt(D): logits of order one for whatever scale a backbone has.
+        # Words of length one, hidden states of length sqrt(D): logits of order one at any backbone's scale.
         return hidden @ F.normalize(words_nD.to(hidden.dtype), dim=-1).T
 
     def _words(self, reading: Reading) -> Tensor:

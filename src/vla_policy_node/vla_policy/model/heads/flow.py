@@ -18,7 +18,8 @@ from vla_policy.model.heads.losses import LossWeights, pose_loss
 class FlowHead(GenerativeHead):
     """Flow matching: time 0 is noise, time 1 the action."""
 
-    def denoising_loss(self, features_BWD: Tensor, chunk_BWE: Tensor, rows_BWK: Tensor, weights: LossWeights) -> Tensor:
+    def denoising_loss(self, features_BWD: Tensor, chunk_BWE: Tensor, rows_BWK: Tensor,
+                       weights: LossWeights) -> Tensor:
         """Error of the velocity, guessed at random times."""
         times_BW = torch.rand(features_BWD.shape[:2], device=features_BWD.device)
         noise = torch.randn_like(chunk_BWE)

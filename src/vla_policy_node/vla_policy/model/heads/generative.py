@@ -1,7 +1,7 @@
 """Features in, chunks made out of noise: what the diffusion and the flow matching head share.
 
-The noise that sampling starts from is drawn once from a seed, so the same features always give the same actions. The gripper
-is a channel of its own and is classified, not sampled.
+The noise that sampling starts from is drawn once from a seed, so the same features always give the same
+actions. The gripper is a channel of its own and is classified, not sampled.
 
 Shapes: B batch, W window, D width, K chunk, A arm columns.
 """
@@ -40,7 +40,8 @@ class GenerativeHead(ActionHead):
     def __init__(self, config: ModelConfig, hidden_size: int, shape: ActionShape) -> None:
         super().__init__(config, hidden_size, shape)
         options = self.Options(**config.head_options)
-        fused = config.history_length == 1 or resolve(FORMULATIONS, config.formulation, "formulation").fuses_history
+        formulation = resolve(FORMULATIONS, config.formulation, "formulation")
+        fused = config.history_length == 1 or formulation.fuses_history
         self.past = nn.Identity() if fused else CausalHistory(hidden_size, options, config.history_length)
         width = hidden_size if fused else options.width
         self.denoiser = Denoiser(width, shape.chunk_size * shape.arm_size, options.denoiser_size)
@@ -60,7 +61,8 @@ class GenerativeHead(ActionHead):
         """Flat chunks (B, W, K * A) out of `first_noise`."""
 
     @abstractmethod
-    def denoising_loss(self, features_BWD: Tensor, chunk_BWE: Tensor, rows_BWK: Tensor, weights: LossWeights) -> Tensor:
+    def denoising_loss(self, features_BWD: Tensor, chunk_BWE: Tensor, rows_BWK: Tensor,
+                       weights: LossWeights) -> Tensor:
         """How badly noise is told from the flat chunks (B, W, K * A), over the rows that count."""
 
     def forward(self, features_BWD: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -84,12 +86,15 @@ class GenerativeHead(ActionHead):
 
 
 class Denoiser(nn.Module):
-    """Noisy chunks (..., E), times (...) in 0..1 and features (..., D) -> (..., E): a perceptron with a residual block."""
+    """Noisy chunks (..., E), times (...) in 0..1 and features (..., D) -> (..., E): a perceptron with a
+    residual block.
+    """
 
     def __init__(self, feature_size: int, chunk_size: int, width: int) -> None:
         super().__init__()
         self.enter = nn.Linear(chunk_size + 2 * TIME_FEATURES + feature_size, width)
-        self.block = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.block = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(),
+                                   nn.Linear(2 * width, width))
         self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, chunk_size))
         octaves = torch.logspace(0, math.log10(1000), TIME_FEATURES)
         self.register_buffer("octaves", octaves, persistent=False)

@@ -1,4 +1,5 @@
-"""The features of a window in, a chunk of actions per frame out: a transformer that looks back over the frames."""
+"""The features of a window in, a chunk of actions per frame out: a transformer that looks back over the
+frames."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ class HistoryOptions(StrictModel):
     def check(self) -> None:
         """Refuse a width that does not fall into whole heads. Raises: ConfigError."""
         if self.width % self.heads:
-            raise ConfigError(f"head_options.width: got {self.width} for {self.heads} heads, expected a multiple; use "
-                              f"{-(-self.width // self.heads) * self.heads}")
+            raise ConfigError(f"head_options.width: got {self.width} for {self.heads} heads, expected a "
+                              f"multiple; use {-(-self.width // self.heads) * self.heads}")
 
 
 class CausalHistory(nn.Module):
@@ -35,8 +35,8 @@ class CausalHistory(nn.Module):
         self.enter = nn.Linear(hidden_size, width)
         self.places = nn.Parameter(torch.randn(frames, width) * 0.02)
         self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(width, options.heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True,
-                                       norm_first=True) for _ in range(options.layers))
+            nn.TransformerEncoderLayer(width, options.heads, 4 * width, dropout=0.0, activation="gelu",
+                                       batch_first=True, norm_first=True) for _ in range(options.layers))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, features_BWD: Tensor) -> Tensor:

@@ -16,7 +16,9 @@ PoseLoss = Literal["huber", "mse"]
 
 @dataclass(frozen=True, slots=True)
 class ActionTargets:
-    """arm_BWKA: in [-1, 1]. gripper_BWK: in 0..1, or None. rows_BWK: True where a row counts, False in padding."""
+    """arm_BWKA: in [-1, 1]. gripper_BWK: in 0..1, or None. rows_BWK: True where a row counts, False in
+    padding.
+    """
 
     arm_BWKA: Tensor
     gripper_BWK: Tensor | None
@@ -25,7 +27,9 @@ class ActionTargets:
 
 @dataclass(frozen=True, slots=True)
 class LossWeights:
-    """pose: huber (delta 1, as RoboVLMs' code) or mse (as its paper). gripper: what the gripper's entropy counts for."""
+    """pose: huber (delta 1, as RoboVLMs' code) or mse (as its paper). gripper: what the gripper's entropy
+    counts for.
+    """
 
     pose: PoseLoss = "huber"
     gripper: float = 0.01
@@ -36,14 +40,17 @@ class LossWeights:
 
 
 def without_padding(values: Tensor, rows_BWK: Tensor) -> Tensor:
-    """`values` (B, W, K, ...), 0 where a row does not count: what is not finite there reaches no loss and no gradient."""
+    """`values` (B, W, K, ...), 0 where a row does not count: what is not finite there reaches no loss and no
+    gradient.
+    """
     while rows_BWK.dim() < values.dim():
         rows_BWK = rows_BWK.unsqueeze(-1)
     return values.masked_fill(~rows_BWK, 0.0)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `values` where the boolean `mask` (of the same leading shape) holds; 0 where it holds nowhere."""
+    """Mean of `values` where the boolean `mask` (of the same leading shape) holds; 0 where it holds nowhere.
+    """
     while mask.dim() < values.dim():
         mask = mask.unsqueeze(-1)
     mask = mask.expand_as(values)

@@ -22,8 +22,8 @@ class LstmHead(ActionHead):
     history = "always"
 
     class Options(DecoderOptions):
-        """hidden_size, layers: of the LSTM. dropout: on what it adds. skip: whether the feature goes past the LSTM too;
-        RoboVLMs has 4 layers of 1024, no skip and its own decoder.
+        """hidden_size, layers: of the LSTM. dropout: on what it adds. skip: whether the feature goes past the
+        LSTM too; RoboVLMs has 4 layers of 1024, no skip and its own decoder.
         """
 
         hidden_size: Annotated[int, Field(ge=1)] = 128
