@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from policies import tabletop
 from safetensors.torch import load_model, save_model
 from transformers import CLIPImageProcessorPil, SiglipImageProcessorPil
 from twins import SIDE, WORDS, config, pixels, query_ids, text_ids, twin
 from vla_policy.errors import ConfigError
 from vla_policy.model.registry import BACKBONES, resolve
+from vla_policy.model.vla import build_model
 
 ROWS = ["gemma3", "idefics2", "idefics3", "internvl", "kosmos", "llava", "llava-next", "llava-onevision",
         "moondream", "paligemma", "paligemma-causal", "qwen-vl", "qwen2-vl", "qwen3-vl", "smolvlm"]
@@ -34,7 +36,7 @@ def test_a_twin_is_small_sees_reads_and_learns(name: str) -> None:
         assert not torch.allclose(hidden, other, atol=1e-4)
     hidden.square().mean().backward()
     assert any(weight.grad is not None and weight.grad.any() for weight in backbone.vision_tower.parameters())
-    seeing = {id(weight) for weight in backbone.vision_tower.parameters()}  # of which the last layers may idle
+    seeing = {id(weight) for weight in backbone.vision_tower.parameters()}  # its last layers may idle
     assert all(weight.grad is not None for weight in backbone.text_tower.parameters()
                if weight.requires_grad and id(weight) not in seeing)
 
@@ -86,8 +88,19 @@ def test_a_sequence_longer_than_the_positions_is_refused(name: str) -> None:
         backbone.run(tokens, torch.ones(tokens.shape[:2]).bool(), torch.zeros(tokens.shape[:2]).bool())
 
 
+def test_a_window_longer_than_the_positions_is_refused() -> None:
+    window = 100
+    made = config("kosmos", formulation="interleaved", action_head="fc", history_length=window, text_length=4)
+    model = build_model(made, tabletop(), WORDS).eval()
+    images = torch.zeros(1, window, 2, SIDE, SIDE, 3, dtype=torch.uint8)
+    state = torch.zeros(1, window, 9)
+    with pytest.raises(ConfigError, match="sequence of 2200 tokens, .* 2048 positions; lower history_length"):
+        model(images, state, torch.ones(1, 4).long(), torch.ones(1, 4).bool())
+
+
 @pytest.mark.parametrize(("name", "processor"), [
-    ("kosmos", CLIPImageProcessorPil), ("llava", CLIPImageProcessorPil), ("paligemma", SiglipImageProcessorPil)])
+    ("kosmos", CLIPImageProcessorPil), ("llava", CLIPImageProcessorPil),
+    ("paligemma", SiglipImageProcessorPil)])
 def test_pixels_are_scaled_as_the_models_own_processor_does(name: str, processor: type) -> None:
     generator = torch.Generator().manual_seed(4)
     image = torch.randint(0, 256, (SIDE, SIDE, 3), dtype=torch.uint8, generator=generator)

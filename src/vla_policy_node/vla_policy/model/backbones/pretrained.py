@@ -64,7 +64,8 @@ class PretrainedBackbone(Backbone):
     class Options(StrictModel):
         """weights: a name on the Hugging Face hub, a local folder, or random-tiny; by default the published
         checkpoint. dtype: number type of the weights. device_map: as `from_pretrained` takes it.
-        attention_implementation: how attention is computed. prompt: replaces the backbone's own.
+        attention_implementation: how attention is computed. prompt: replaces the backbone's own; as many of its
+        tokens as there are `leading_tokens` come before the images.
         architecture: the model's configuration, which a bundle stores; then no weights are looked for.
         """
 
@@ -200,11 +201,12 @@ class PretrainedBackbone(Backbone):
     @property
     def query_scale(self) -> float:
         """As large as words are once embedded: some models multiply them by the root of their width."""
-        some = self.word_embedding.weight[: 64]
-        if some.is_meta:
+        words = self.word_embedding.weight
+        if words.is_meta:
             return super().query_scale
+        some = torch.linspace(0, len(words) - 1, min(len(words), 1024), device=words.device).long()
         with torch.no_grad():
-            return float(self.word_embedding(torch.arange(len(some), device=some.device)).float().std())
+            return float(self.word_embedding(some).float().std())
 
     @property
     def max_positions(self) -> int | None:
