@@ -51,7 +51,8 @@ class Reference(nn.Module):
         self.act_head.rnn = nn.LSTM(WIDTH, HIDDEN, 2, batch_first=True)
         self.act_head.actions, self.act_head.gripper = perceptron(6 * CHUNK), perceptron(CHUNK)
 
-    def forward(self, static: Tensor, wrist: Tensor, ids: Tensor, tower: Callable[..., Tensor]) -> list[Tensor]:
+    def forward(self, static: Tensor, wrist: Tensor, ids: Tensor,
+                tower: Callable[..., Tensor]) -> list[Tensor]:
         """Images (B, W, 3, S, S), ids with an end token (B, L) -> arm (B, W, K, 6), gripper (B, W, K)."""
         ids = ids.repeat_interleave(static.shape[1], 0)
         action = self.action_token.expand(len(ids), 1, -1)
@@ -72,16 +73,18 @@ class Reference(nn.Module):
 
 def kosmos_tower(vlm: nn.Module, static: Tensor, wrist: Tensor, ids: Tensor, action: Tensor) -> Tensor:
     def image(pixels: Tensor) -> Tensor:
-        states = vlm.vision_model.model.post_layernorm(vlm.vision_model(pixel_values=pixels).last_hidden_state)
-        return vlm.image_to_text_projection(nn.functional.normalize(states, dim=-1))[0]
+        states = vlm.vision_model(pixel_values=pixels).last_hidden_state
+        states = nn.functional.normalize(vlm.vision_model.model.post_layernorm(states), dim=-1)
+        return vlm.image_to_text_projection(states)[0]
 
     words = vlm.text_model.model.embed_tokens(ids)
     row = torch.cat([words[:, :1], image(wrist), image(static), words[:, 1:-1], action, words[:, -1:]], 1)
-    return vlm.text_model.model(inputs_embeds=row, attention_mask=torch.ones(row.shape[:2])).last_hidden_state[:, -2]
+    real = torch.ones(row.shape[:2])
+    return vlm.text_model.model(inputs_embeds=row, attention_mask=real).last_hidden_state[:, -2]
 
 
 def paligemma_tower(vlm: nn.Module, static: Tensor, wrist: Tensor, ids: Tensor, action: Tensor) -> Tensor:
-    """Image tokens are divided by the root of the width, then the tower of their time multiplies all by it."""
+    """Image tokens are divided by the root of the width; then the tower of that time multiplies all by it."""
     def image(pixels: Tensor) -> Tensor:
         states = vlm.model.vision_tower(pixels).last_hidden_state
         return vlm.model.multi_modal_projector(states) / WIDTH**0.5
@@ -89,10 +92,12 @@ def paligemma_tower(vlm: nn.Module, static: Tensor, wrist: Tensor, ids: Tensor, 
     words = nn.functional.embedding(ids, vlm.model.language_model.embed_tokens.weight)
     row = torch.cat([words[:, :1], image(wrist), image(static), words[:, 1:-1], action, words[:, -1:]], 1)
     earlier = torch.full((row.shape[1],) * 2, float("-inf")).triu(1).expand(len(row), 1, -1, -1)
-    return vlm.model.language_model(inputs_embeds=row * WIDTH**0.5, attention_mask=earlier).last_hidden_state[:, -2]
+    row = row * WIDTH**0.5
+    return vlm.model.language_model(inputs_embeds=row, attention_mask=earlier).last_hidden_state[:, -2]
 
 
-TOWERS = {"kosmos": (kosmos_tower, CLIP_MEAN, CLIP_STD), "paligemma": (paligemma_tower, (0.5,) * 3, (0.5,) * 3)}
+TOWERS = {"kosmos": (kosmos_tower, CLIP_MEAN, CLIP_STD),
+          "paligemma": (paligemma_tower, (0.5,) * 3, (0.5,) * 3)}
 
 
 def make(folder: Path, model: str) -> tuple[Reference, TheirConfig]:
@@ -105,9 +110,9 @@ def make(folder: Path, model: str) -> tuple[Reference, TheirConfig]:
     hf_config = backbone.tiny_config(words.vocabulary_size + 4, SIDE)
     hf_config.save_pretrained(folder)
     theirs = {"model": model, "act_head": {"type": "LSTMDecoder", "hidden_size": HIDDEN, "num_layers": 2},
-              "vlm": {"pretrained_model_name_or_path": str(folder)}, "window_size": WINDOW, "image_size": SIDE,
-              "fwd_pred_next_n": CHUNK, "use_hand_rgb": True, "norm_action": True, "norm_min": -0.65,
-              "norm_max": 0.65, "learning_rate": 2e-5}
+              "vlm": {"pretrained_model_name_or_path": str(folder)}, "window_size": WINDOW,
+              "image_size": SIDE, "fwd_pred_next_n": CHUNK, "use_hand_rgb": True, "norm_action": True,
+              "norm_min": -0.65, "norm_max": 0.65, "learning_rate": 2e-5}
     (folder / "theirs.json").write_text(json.dumps(theirs), encoding="utf-8")
     reference = Reference(backbone.hf_class(hf_config)).eval()
     with torch.no_grad():
@@ -116,8 +121,11 @@ def make(folder: Path, model: str) -> tuple[Reference, TheirConfig]:
     return reference, load_yaml(TheirConfig, folder / "theirs.json", ConfigError)
 
 
+Imported = tuple[Path, Reference, TheirConfig]
+
+
 @pytest.fixture(scope="module")
-def kosmos(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Reference, TheirConfig]:
+def kosmos(tmp_path_factory: pytest.TempPathFactory) -> Imported:
     folder = tmp_path_factory.mktemp("kosmos")
     reference, theirs = make(folder, "kosmos")
     torch.save({"state_dict": reference.published("kosmos")}, folder / "policy.pt")
@@ -129,14 +137,15 @@ def kosmos(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Reference, T
 def test_an_imported_policy_acts_as_their_formulae_say(model: str, tmp_path: Path) -> None:
     reference, _ = make(tmp_path, model)
     torch.save({"state_dict": reference.published(model)}, tmp_path / "policy.pt")
-    assert import_robovlms.main([str(tmp_path / "policy.pt"), "--config", str(tmp_path / "theirs.json"), "--robot",
-                                 str(CONFIG / "robots" / "tabletop.yaml"), "--output", str(tmp_path / "out")]) == 0
+    robot = CONFIG / "robots" / "tabletop.yaml"
+    assert import_robovlms.main([str(tmp_path / "policy.pt"), "--config", str(tmp_path / "theirs.json"),
+                                 "--robot", str(robot), "--output", str(tmp_path / "out")]) == 0
     bundle = load_bundle(tmp_path / "out")
     ids, mask = (torch.from_numpy(part) for part in bundle.tokenizer.encode_batch([INSTRUCTION] * BATCH, 48))
     images = torch.randint(0, 256, (BATCH, WINDOW, 2, SIDE, SIDE, 3), dtype=torch.uint8)
     output = bundle.model(images, torch.zeros(BATCH, WINDOW, 0), ids, mask)
     tower, mean, std = TOWERS[model]
-    pixels = (images.movedim(-1, -3) / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    pixels = ((images / 255 - torch.tensor(mean)) / torch.tensor(std)).movedim(-1, -3)
     ended = torch.cat([ids[:, : mask[0].sum()], torch.full((BATCH, 1), 5)], 1)
     arm, gripper = reference(pixels[:, :, 1], pixels[:, :, 0], ended, tower)
     assert bundle.config.cameras == ("wrist", "static")
@@ -146,7 +155,7 @@ def test_an_imported_policy_acts_as_their_formulae_say(model: str, tmp_path: Pat
     np.testing.assert_allclose(bundle.action_normalizer.invert(np.ones(6)), [0.013] * 3 + [0.0325] * 3)
 
 
-def test_what_does_not_fit_is_refused_by_name(kosmos: tuple[Path, Reference, TheirConfig], tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused_by_name(kosmos: Imported, tmp_path: Path) -> None:
     folder, reference, theirs = kosmos
     table = reference.published("kosmos")
     table["model.vision_resampler.latents"] = torch.zeros(4)
@@ -160,14 +169,15 @@ def test_what_does_not_fit_is_refused_by_name(kosmos: tuple[Path, Reference, The
         assert part in str(refusal.value)
 
 
-def test_layouts_of_trainers(kosmos: tuple[Path, Reference, TheirConfig], tmp_path: Path) -> None:
+def test_layouts_of_trainers(kosmos: Imported, tmp_path: Path) -> None:
     _, reference, _ = kosmos
     plain = {name.removeprefix("model."): value for name, value in reference.published("kosmos").items()}
     deepspeed = tmp_path / "checkpoint"
     deepspeed.mkdir()
     torch.save({"module": {f"_forward_module.model.{name}": value for name, value in plain.items()},
                 "ds_version": "0.14"}, deepspeed / "mp_rank_00_model_states.pt")
-    torch.save({"model_state_dict": {f"module.{name}": value for name, value in plain.items()}}, tmp_path / "old.pt")
+    torch.save({"model_state_dict": {f"module.{name}": value for name, value in plain.items()}},
+               tmp_path / "old.pt")
     for path in (tmp_path, deepspeed, tmp_path / "old.pt"):
         assert read_checkpoint(path).keys() == plain.keys()
 
@@ -203,15 +213,15 @@ def test_files_that_are_not_read(tmp_path: Path) -> None:
     ({"act_head": {"type": "LSTMDecoder", "history_type": "pre"}}, "act_head.history_type: got 'pre'"),
     ({"use_vision_resampler": True}, "use_vision_resampler"),
 ])
-def test_other_models_of_theirs_are_refused(kosmos: tuple[Path, Reference, TheirConfig], tmp_path: Path,
-                                            change: dict[str, object], message: str) -> None:
+def test_other_models_of_theirs_are_refused(kosmos: Imported, tmp_path: Path, change: dict[str, object],
+                                            message: str) -> None:
     theirs = json.loads((kosmos[0] / "theirs.json").read_text(encoding="utf-8")) | change
     (tmp_path / "theirs.json").write_text(json.dumps(theirs), encoding="utf-8")
     with pytest.raises(ConfigError, match=message.replace("[", r"\[")):
         load_yaml(TheirConfig, tmp_path / "theirs.json", ConfigError)
 
 
-def test_a_folder_of_another_model_is_refused(kosmos: tuple[Path, Reference, TheirConfig], tmp_path: Path) -> None:
+def test_a_folder_of_another_model_is_refused(kosmos: Imported, tmp_path: Path) -> None:
     folder, _, theirs = kosmos
     (tmp_path / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
     (tmp_path / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())

@@ -36,7 +36,6 @@ from vla_policy.normalizer import Normalizer
 from vla_policy.strict import StrictModel, load_yaml, parse
 
 ARM_SIZE = 6
-TEXT_LENGTH = 48  # theirs are as long as a batch's longest
 # Contract units that one unit of a dataset's action stands for: CALVIN's relative actions [m, rad].
 CALVIN_UNITS = (0.02, 0.02, 0.02, 0.05, 0.05, 0.05)
 WRAPPERS = ("_forward_module.", "module.", "model.")  # what trainers put before every name, outermost first
@@ -155,16 +154,16 @@ def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
     except (pickle.UnpicklingError, EOFError, RuntimeError, OSError) as problem:
         raise BundleError(f"{file}: not read, since it holds more than tensors or is damaged "
                           f"({' '.join(str(problem).split())[:200]}); nothing in it was executed. Where you "
-                          "trust it, write its state_dict alone to a new file, where it was trained") from None
+                          "trust it, write its state_dict alone to a file, where it was trained") from None
     content = content if isinstance(content, dict) else {}
     table = next((content[name] for name in TABLES if name in content), None)
     if not isinstance(table, dict) or not all(isinstance(value, Tensor) for value in table.values()):
-        raise BundleError(f"{file}: holds {sorted(map(str, content))[:8] or 'no table'}, expected the weights "
-                          f"under one of {', '.join(TABLES)}; take the file that RoboVLMs wrote")
+        raise BundleError(f"{file}: holds {sorted(map(str, content))[:8] or 'no table'}, expected the "
+                          f"weights under one of {', '.join(TABLES)}; take the file that RoboVLMs wrote")
     empty = [name for name, value in table.items() if value.numel() == 0]
     if empty:
-        raise BundleError(f"{file}: '{empty[0]}' is empty: the weights are spread over many files (ZeRO stage "
-                          "3); join them with the zero_to_fp32.py that lies beside the checkpoint")
+        raise BundleError(f"{file}: '{empty[0]}' is empty: the weights are spread over many files (ZeRO "
+                          "stage 3); join them with the zero_to_fp32.py that lies beside the checkpoint")
     return {_unwrapped(name): value for name, value in table.items()}
 
 
@@ -200,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                                      description="Turns a checkpoint of RoboVLMs into a bundle.")
     parser.add_argument("checkpoint", type=Path, help=".pt or .ckpt file, or a DeepSpeed folder")
     parser.add_argument("--config", type=Path, required=True, help="their .json beside the checkpoint")
-    parser.add_argument("--robot", type=Path, required=True, help="contract of the robot, config/robots/*.yaml")
+    parser.add_argument("--robot", type=Path, required=True, help="its contract, config/robots/*.yaml")
     parser.add_argument("--output", type=Path, required=True, help="folder of the bundle")
     parser.add_argument("--vlm", help="folder or hub name of the vision-language model, for its config.json "
                                       "and tokenizer.json; else as their configuration says")
@@ -249,7 +248,7 @@ def _model_config(theirs: TheirConfig, family: Family, cameras: tuple[str, str],
         "backbone": family.backbone, "formulation": "policy_head", "action_head": "lstm",
         "history_length": theirs.window_size, "action_chunk_size": theirs.fwd_pred_next_n, "execute_rows": 1,
         "cameras": [wrist, static] if theirs.use_hand_rgb else [static], "image_size": theirs.image_size,
-        "text_length": TEXT_LENGTH, "proprioception": False, "gripper_hysteresis": 0.0, "backbone_options": backbone_options,
+        "proprioception": False, "gripper_hysteresis": 0.0, "backbone_options": backbone_options,
         "head_options": {"hidden_size": theirs.act_head.hidden_size, "layers": theirs.act_head.num_layers,
                          "skip": False, "decoder": "robovlms"},
     }, "their configuration", ConfigError)
@@ -257,9 +256,9 @@ def _model_config(theirs: TheirConfig, family: Family, cameras: tuple[str, str],
 
 def _check_contract(contract: RobotContract, arm_units: Sequence[float]) -> None:
     if contract.action.gripper is None or len(contract.action_names) != ARM_SIZE + 1:
-        raise ContractError(f"contract '{contract.name}': got actions {list(contract.action_names)}, expected "
-                            f"{ARM_SIZE} for the arm and a gripper; choose the contract of the robot that the "
-                            "checkpoint was trained for")
+        raise ContractError(f"contract '{contract.name}': got actions {list(contract.action_names)}, "
+                            f"expected {ARM_SIZE} for the arm and a gripper; choose the contract of the "
+                            "robot that the checkpoint was trained for")
     if len(arm_units) != ARM_SIZE or min(arm_units) <= 0:
         raise ConfigError(f"arm_units: got {list(arm_units)}, expected {ARM_SIZE} positive numbers")
 

@@ -1,4 +1,4 @@
-"""Backbones that lay their tokens out in their own way in; the hidden states of transformers out, bit by bit."""
+"""Backbones with token layouts of their own in; the hidden states of transformers out, bit by bit."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def test_images_that_touch_stand_one_after_the_other() -> None:
 
 
 def test_patches_are_those_of_the_models_own_processor() -> None:
-    image = torch.randint(0, 256, (SIDE, SIDE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
+    source = torch.Generator().manual_seed(4)
+    image = torch.randint(0, 256, (SIDE, SIDE, 3), dtype=torch.uint8, generator=source)
     processor = Qwen2VLImageProcessorPil(patch_size=8, merge_size=2, temporal_patch_size=2,
                                          min_pixels=SIDE * SIDE, max_pixels=SIDE * SIDE)
     expected = processor(images=[image.numpy()], return_tensors="pt")

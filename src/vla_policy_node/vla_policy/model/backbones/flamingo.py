@@ -28,7 +28,8 @@ class Flamingo(PretrainedBackbone):
         "vision_config": {"embed_dim": 1280, "intermediate_size": 5120, "num_hidden_layers": 32,
                           "num_attention_heads": 16, "image_size": 224, "patch_size": 14},
         "perceiver_config": {"use_resampler": True, "resampler_n_latents": 64, "resampler_depth": 6,
-                             "resampler_n_heads": 16, "resampler_head_dim": 96, "qk_layer_norms_perceiver": True},
+                             "resampler_n_heads": 16, "resampler_head_dim": 96,
+                             "qk_layer_norms_perceiver": True},
         "use_resampler": True, "cross_layer_interval": 4, "qk_layer_norms": True, "additional_vocab_size": 2}
     mean, std = CLIP_MEAN, CLIP_STD
     instruction_prompt = "<s>{instruction}"

@@ -9,14 +9,16 @@ from transformers import Florence2Config, Florence2ForConditionalGeneration, Pre
 
 from vla_policy.model.backbones.encoder_decoder import EncoderDecoder, twin_bart
 
+
 class Florence2(EncoderDecoder):
     """DaViT and BART."""
 
     hf_class = Florence2ForConditionalGeneration
     weights = "florence-community/Florence-2-base"
-    published = {"text_config": {"model_type": "bart", "d_model": 768, "encoder_layers": 6, "decoder_layers": 6,
-                                 "encoder_ffn_dim": 3072, "decoder_ffn_dim": 3072, "encoder_attention_heads": 12,
-                                 "decoder_attention_heads": 12, "vocab_size": 51289}}
+    published = {"text_config": {
+        "model_type": "bart", "d_model": 768, "encoder_layers": 6, "decoder_layers": 6,
+        "encoder_ffn_dim": 3072, "decoder_ffn_dim": 3072, "encoder_attention_heads": 12,
+        "decoder_attention_heads": 12, "vocab_size": 51289}}
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     instruction_prompt = "<s>{instruction}</s>"
 

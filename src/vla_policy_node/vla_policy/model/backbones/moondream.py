@@ -174,8 +174,8 @@ def load_published(vlm: MoondreamVlm, tensors: Mapping[str, Tensor], source: str
                    if ours[name].numel() != expected[name].numel())
     if missing or unknown or wrong:
         raise ConfigError(f"weights: {source} is not moondream2 as published: missing "
-                          f"{missing[:4] or 'none'}, not known {unknown[:4] or 'none'}, of another size {wrong[:4] or 'none'}; take "
-                          "vikhyatk/moondream2 of June 2025")
+                          f"{missing[:4] or 'none'}, not known {unknown[:4] or 'none'}, of another size "
+                          f"{wrong[:4] or 'none'}; take vikhyatk/moondream2 of June 2025")
     vlm.load_state_dict({name: ours[name].reshape(value.shape) for name, value in expected.items()})
 
 

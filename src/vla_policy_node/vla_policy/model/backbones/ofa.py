@@ -23,7 +23,8 @@ from vla_policy.model.tokenizer import Tokenizer
 # The sizes of OFA-base: a ResNet-101 without its last stage, six layers each of encoder and decoder.
 VISION = {"hidden_sizes": [256, 512, 1024], "depths": [3, 4, 23]}
 TEXT = {"d_model": 768, "encoder_layers": 6, "decoder_layers": 6, "encoder_ffn_dim": 3072,
-        "decoder_ffn_dim": 3072, "encoder_attention_heads": 12, "decoder_attention_heads": 12, "vocab_size": 59457}
+        "decoder_ffn_dim": 3072, "encoder_attention_heads": 12, "decoder_attention_heads": 12,
+        "vocab_size": 59457}
 
 
 class OfaConfig(PreTrainedConfig):

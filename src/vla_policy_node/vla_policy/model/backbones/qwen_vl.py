@@ -22,13 +22,13 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
 )
 
+from vla_policy.model.backbones.patch_layout import flat_patches, rope_positions
 from vla_policy.model.backbones.pretrained import (
     CLIP_MEAN,
     CLIP_STD,
     TWIN_TEXT,
     PretrainedBackbone,
 )
-from vla_policy.model.backbones.patch_layout import flat_patches, rope_positions
 
 QWEN_TEXT = {"vocab_size": 151936, "max_position_embeddings": 128000, "tie_word_embeddings": True,
              "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}}
@@ -44,8 +44,8 @@ class Qwen25Vl(PretrainedBackbone):
     published = {
         "text_config": QWEN_TEXT | {"hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36,
                                     "num_attention_heads": 16, "num_key_value_heads": 2},
-        "vision_config": {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "out_hidden_size": 2048,
-                          "num_heads": 16, "patch_size": 14, "window_size": 112,
+        "vision_config": {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420,
+                          "out_hidden_size": 2048, "num_heads": 16, "patch_size": 14, "window_size": 112,
                           "fullatt_block_indexes": [7, 15, 23, 31]},
         "tie_word_embeddings": True}
     mean, std = CLIP_MEAN, CLIP_STD
@@ -99,14 +99,15 @@ class Qwen2Vl(Qwen25Vl):
     published = {
         "text_config": QWEN_TEXT | {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
                                     "num_attention_heads": 12, "num_key_value_heads": 2},
-        "vision_config": {"depth": 32, "embed_dim": 1280, "hidden_size": 1536, "num_heads": 16, "mlp_ratio": 4,
-                          "patch_size": 14},
+        "vision_config": {"depth": 32, "embed_dim": 1280, "hidden_size": 1536, "num_heads": 16,
+                          "mlp_ratio": 4, "patch_size": 14},
         "tie_word_embeddings": True}
 
     @classmethod
     def tiny_config(cls, vocabulary_size: int, image_size: int) -> PreTrainedConfig:
         """A twin of the same parts: four tokens an image."""
-        vision = TWIN_VISION | {"patch_size": image_size // 4, "embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2}
+        vision = TWIN_VISION | {"patch_size": image_size // 4, "embed_dim": 32, "hidden_size": 64,
+                                "mlp_ratio": 2}
         return Qwen2VLConfig(**_twin(vocabulary_size, vision))
 
 
@@ -121,11 +122,12 @@ class Qwen3Vl(Qwen25Vl):
     published = {
         "text_config": QWEN_TEXT | {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28,
                                     "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128,
-                                    "rope_parameters": {"rope_type": "default", "rope_theta": 5e6,
-                                                        "mrope_section": [24, 20, 20], "mrope_interleaved": True}},
-        "vision_config": {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "out_hidden_size": 2048,
-                          "num_heads": 16, "patch_size": 16, "num_position_embeddings": 2304,
-                          "deepstack_visual_indexes": [5, 11, 17]},
+                                    "rope_parameters": {
+                                        "rope_type": "default", "rope_theta": 5e6,
+                                        "mrope_section": [24, 20, 20], "mrope_interleaved": True}},
+        "vision_config": {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096,
+                          "out_hidden_size": 2048, "num_heads": 16, "patch_size": 16,
+                          "num_position_embeddings": 2304, "deepstack_visual_indexes": [5, 11, 17]},
         "tie_word_embeddings": True}
     mean = std = (0.5, 0.5, 0.5)
 
