@@ -1,7 +1,7 @@
 """Nothing in; out: every backbone, formulation and head, what combines, and how large the models are.
 
     python -m vla_policy.models                        all backbones, and what combines with what
-    python -m vla_policy.models --backbone kosmos      every cell of one, with the reason where it is refused
+    python -m vla_policy.models --backbone NAME        every cell of one, with the reason where it is refused
     python -m vla_policy.models --bundle FOLDER        the parts of a trained policy, counted
 
 Models are built on torch's meta device: sizes are counted, no weight is loaded. The size of a published

@@ -37,8 +37,9 @@ def check_combination(config: ModelConfig, backbone: type[Backbone], formulation
                           f"got action_space {config.action_space}; set action_space {head.action_space}, or "
                           f"use action_head {other}")
     if config.formulation == "interleaved" and not backbone.interleaves:
-        raise ConfigError(f"formulation 'interleaved' needs images among the words: backbone "
-                          f"'{config.backbone}' looks at them from beside its sequence; use formulation policy_head, or video")
+        raise ConfigError("formulation 'interleaved' needs images among the words: backbone "
+                          f"'{config.backbone}' looks at them from beside its sequence; use formulation "
+                          "policy_head, or video")
 
 
 def _check_window(config: ModelConfig) -> None:
@@ -70,5 +71,5 @@ def _check_discrete(config: ModelConfig, backbone: type[Backbone]) -> None:
                           "token sees those after it; use decoding parallel")
     if config.formulation == "interleaved":
         raise ConfigError("head_options.decoding: got autoregressive with formulation 'interleaved', where "
-                          "every block would need the tokens written before; use decoding parallel, or formulation "
-                          "video")
+                          "every block would need the tokens written before; use decoding parallel, or "
+                          "formulation video")

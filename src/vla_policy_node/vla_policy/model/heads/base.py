@@ -53,8 +53,8 @@ class Reading:
 class ActionHead(nn.Module, ABC):
     """Turns hidden states into actions.
 
-    action_space: the one it works in. history: whether it fuses the frames of a window: never, always, or only
-    where the formulation does not.
+    action_space: the one it works in.
+    history: whether it fuses the frames of a window; optional: where the formulation does not.
     """
 
     action_space: ClassVar[Literal["continuous", "discrete"]] = "continuous"
