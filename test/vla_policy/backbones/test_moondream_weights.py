@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -125,6 +126,13 @@ def test_weights_of_something_else_are_refused_by_name() -> None:
                  "'model.text.blocks.0.lora.weight'", "'vision_tower.encoder.layers.7.layer_norm1.weight'",
                  "of another size ['language_model.model.embed_tokens.weight']"):
         assert part in str(refusal.value)
+
+
+def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds nothing, expected a checkpoint of model_type 'moondream'"):
+        twin("moondream", backbone_options={"weights": str(tmp_path)})
+    with pytest.raises(ConfigError, match="device_map: got 'auto', expected none"):
+        twin("moondream", backbone_options={"weights": str(tmp_path), "device_map": "auto"})
 
 
 @torch.inference_mode()

@@ -117,11 +117,11 @@ class Moondream(PretrainedBackbone):
         if options.device_map is not None:
             raise ConfigError(f"backbone_options.device_map: got '{options.device_map}', expected none: this "
                               "backbone is composed of parts; leave it out and choose the policy's device")
-        vlm = cls.build(MoondreamConfig(**cls.published), options)
         try:
             tensors = load_file(cached_file(weights, "model.safetensors"))
         except (OSError, SafetensorError) as problem:
             raise not_found(weights, MoondreamConfig.model_type, problem) from None
+        vlm = cls.build(MoondreamConfig(**cls.published), options)
         load_published(vlm, tensors, weights)
         return vlm
 
