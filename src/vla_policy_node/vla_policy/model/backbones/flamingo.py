@@ -1,8 +1,8 @@
 """Flamingo: images in, text that looks at them out. The open reproduction, IDEFICS.
 
 Source: https://arxiv.org/abs/2204.14198 and https://huggingface.co/HuggingFaceM4/idefics-9b. The weights of
-OpenFlamingo do not map: its language models are MPT and GPT-NeoX, while this one is a Llama with other gates
-and feed-forwards in its cross-attention.
+OpenFlamingo do not map: its language models are MPT and GPT-NeoX, this one's is a Llama, and its cross-attention
+has layer norms and plain perceptrons where this one has RMS norms and gated ones.
 
 Shapes: B batch, M images, S image side, N visual tokens, C visual width, L text, Q queries, D width.
 """
