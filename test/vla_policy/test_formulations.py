@@ -78,6 +78,19 @@ def test_padding_in_the_middle_changes_nothing(cell: tuple[str, str, str], input
         torch.testing.assert_close(padded.arm_BWKA, expected.arm_BWKA, **TOLERANCE)
 
 
+@torch.inference_mode()
+def test_a_window_longer_than_the_positions_is_refused(inputs: Inputs,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    for formulation, head in (("interleaved", "fc"), ("video", "fc"), ("policy_head", "lstm")):
+        model = make("kosmos", formulation, head)
+        monkeypatch.setattr(type(model.backbone), "max_positions", 30)  # one block fits, three do not
+        if formulation == "policy_head":
+            assert model(*inputs).arm_BWKA.isfinite().all()
+            continue
+        with pytest.raises(ConfigError, match="expected at most.*30 positions; lower history_length"):
+            model(*inputs)
+
+
 @pytest.mark.parametrize("cell", CELLS[:5], ids="-".join)
 def test_serving_encodes_each_frame_once(cell: tuple[str, str, str], inputs: Inputs,
                                          monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,16 @@ def test_action_tokens_are_the_last_of_the_vocabulary() -> None:
     assert token_ids(1000, reserved=10)[0] == 989
 
 
+@pytest.mark.parametrize("reserved", [0, 10])
+def test_action_tokens_are_none_of_the_words(reserved: int) -> None:
+    words = 20
+    made = config(formulation="one_step", history_length=1, action_head="discrete",
+                  head_options={"reserved": reserved})
+    model = build_model(made, tabletop(), words)
+    ids = token_ids(len(model.backbone.word_embedding.weight), reserved)
+    assert words <= ids.min() and len(ids.unique()) == BINS
+
+
 @pytest.mark.parametrize("name", HEADS)
 def test_rows_that_do_not_count_change_neither_loss_nor_gradient(name: str) -> None:
     module, aims = head(name), targets()

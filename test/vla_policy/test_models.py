@@ -1,4 +1,4 @@
-"""`python -m vla_policy.models` in; out: its table is that of the refusals, its counts are the published sizes."""
+"""The models command in; out: its table is that of the refusals, its counts are the published sizes."""
 
 from __future__ import annotations
 

@@ -101,13 +101,13 @@ class Policy:
         return ActionChunk(observation.stamp_ns, dt_ns, values, self.execute_rows, run_id)
 
     def warm_up(self) -> None:
-        """A few steps on a made-up observation, so that the first real one is not slower.
+        """Steps on a made-up observation until the window is full, so that no real one is slower.
 
-        Ends the run, if there is one.
+        Ends the run, if there is one. Raises: ConfigError for a window longer than the model's positions.
         """
         self._engine.set_instruction(np.zeros(1, np.int64), np.ones(1, np.bool_))
         self._instruction = "warm-up"
-        for _ in range(WARM_UP_STEPS):
+        for _ in range(max(WARM_UP_STEPS, self.config.history_length)):
             self.step(self._blank_observation())
         self._history.clear()
         self._gripper, self._instruction = None, ""

@@ -13,7 +13,6 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from vla_policy.action.bins import BINS
 from vla_policy.contract import RobotContract
 from vla_policy.errors import ContractError, nearest
 from vla_policy.model.config import ModelConfig
@@ -47,7 +46,7 @@ class VLAModel(nn.Module):
         super().__init__()
         self.config = config
         head = resolve(HEADS, config.action_head, "action_head")
-        words = vocabulary_size + (BINS if head.action_space == "discrete" else 0)
+        words = vocabulary_size + head.new_words(config)
         self.backbone = resolve(BACKBONES, config.backbone, "backbone").create(config, words)
         width = self.backbone.hidden_size
         self.formulation = resolve(FORMULATIONS, config.formulation, "formulation")(

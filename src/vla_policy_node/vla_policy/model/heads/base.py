@@ -77,6 +77,11 @@ class ActionHead(nn.Module, ABC):
         """Q, the action queries it wants of each frame."""
         return 1
 
+    @classmethod
+    def new_words(cls, config: ModelConfig) -> int:
+        """Token ids it needs behind those of the text."""
+        return 0
+
     @abstractmethod
     def forward(self, features_BWD: Tensor) -> tuple[Tensor, Tensor | None]:
         """Normalised arm actions (B, W, K, A) and gripper logits (B, W, K), positive is open, or None."""

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from vla_policy.action.bins import bin_centres, from_bins, to_bins, token_ids
+from vla_policy.action.bins import BINS, bin_centres, from_bins, to_bins, token_ids
 from vla_policy.model.config import ModelConfig
 from vla_policy.model.heads.base import ActionHead, ActionShape, Reading
 from vla_policy.model.heads.losses import ActionTargets, LossWeights, masked_mean, without_padding
@@ -53,11 +53,14 @@ class DiscreteHead(ActionHead):
         autoregressive = cls.Options(**config.head_options).decoding == "autoregressive"
         return 1 if autoregressive else shape.chunk_size * shape.columns
 
-    def forward(self, features_BWD: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits (..., T, n) -> actions: the likeliest bin of every number, and the odds that the gripper is
-        open.
-        """
-        logits = features_BWD.float().unflatten(-2, (self.shape.chunk_size, self.shape.columns))
+    @classmethod
+    def new_words(cls, config: ModelConfig) -> int:
+        """The bins', and as many as are left alone behind them."""
+        return BINS + cls.Options(**config.head_options).reserved
+
+    def forward(self, logits_BWTn: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits -> actions: the likeliest bin of every number, and the odds that the gripper is open."""
+        logits = logits_BWTn.float().unflatten(-2, (self.shape.chunk_size, self.shape.columns))
         arm = from_bins(logits[..., : self.shape.arm_size, :].argmax(-1))
         if not self.shape.has_gripper:
             return arm, None
