@@ -1,4 +1,4 @@
-"""The source tree in; out: adapters are small, a backbone's name stands in its file and the registry alone."""
+"""The source tree in; out: adapters are small, a backbone is named in its file and the registry alone."""
 
 from __future__ import annotations
 
