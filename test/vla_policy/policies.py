@@ -10,7 +10,7 @@ from vla_policy.checkpoint import Bundle
 from vla_policy.contract import RobotContract, load_contract
 from vla_policy.errors import ConfigError
 from vla_policy.model.config import ModelFile, load_model_file
-from vla_policy.model.tokenizer import Tokenizer
+from vla_policy.model.registry import BACKBONES, resolve
 from vla_policy.model.vla import VLAModel, build_model
 from vla_policy.normalizer import Normalizer
 from vla_policy.observation.proprioception import proprioception_names
@@ -50,7 +50,8 @@ def live_model(file: ModelFile, contract: RobotContract, vocabulary_size: int) -
 
 def bundle(**changes: object) -> Bundle:
     """A whole bundle with random weights."""
-    contract, file, tokenizer = tabletop(), model_file(**changes), Tokenizer.build(SENTENCES)
+    contract, file = tabletop(), model_file(**changes)
+    tokenizer = resolve(BACKBONES, file.model.backbone, "backbone").tokenizer(file.model, SENTENCES)
     rng = np.random.default_rng(0)
     state_names = proprioception_names(contract, file.model.proprioception_joints)
     return Bundle(model=live_model(file, contract, tokenizer.vocabulary_size), file=file, contract=contract,

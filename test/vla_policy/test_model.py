@@ -56,7 +56,7 @@ def test_streaming_equals_windowed(changes: dict[str, object], inputs: Inputs) -
     text_BLD, memories = model.embed_text(ids[:, mask[0]]), []
     for frame in range(window):
         memories.append(model.encode_frame(images[:, frame], state[:, frame], text_BLD, mask[:, mask[0]]))
-        arm_BKA, gripper_BK = model.act(torch.stack(memories, 1))
+        arm_BKA, gripper_BK = model.act(memories, text_BLD, mask[:, mask[0]])
         torch.testing.assert_close(arm_BKA, windowed.arm_BWKA[:, frame], **TOLERANCE)
         torch.testing.assert_close(gripper_BK, windowed.gripper_BWK[:, frame], **TOLERANCE)
 

@@ -26,6 +26,7 @@ from safetensors.torch import load_model, save_model
 from vla_policy.contract import RobotContract, load_contract
 from vla_policy.errors import BundleError, ConfigError, ContractError
 from vla_policy.model.config import ModelConfig, ModelFile, load_model_file
+from vla_policy.model.registry import BACKBONES, resolve
 from vla_policy.model.tokenizer import Tokenizer
 from vla_policy.model.vla import VLAModel, build_model
 from vla_policy.normalizer import Normalizer
@@ -112,7 +113,8 @@ def load_bundle(folder: Path | str, device: str = "cpu") -> Bundle:
         file = load_model_file(folder / CONFIG)
         contract = load_contract(folder / CONTRACT)
         normalizers = load_yaml(Normalizers, folder / NORMALIZER, BundleError)
-        tokenizer = Tokenizer.load(folder / TOKENIZER)
+        backbone = resolve(BACKBONES, file.model.backbone, "backbone")
+        tokenizer = Tokenizer.load(folder / TOKENIZER, backbone.prompt(file.model))
         _check_columns(str(folder / NORMALIZER), file.model, contract, normalizers)
         model = build_model(file.model, contract, tokenizer.vocabulary_size)
     except (ConfigError, ContractError) as problem:
@@ -162,7 +164,10 @@ def _camera_size(contract: RobotContract, name: str) -> str:
 
 def _write_parts(folder: Path, bundle: Bundle, normalizers: Normalizers) -> None:
     save_model(bundle.model, str(folder / WEIGHTS))
-    for name, part in ((CONFIG, bundle.file), (CONTRACT, bundle.contract)):
+    options = bundle.config.backbone_options | bundle.model.backbone.stored_options()
+    config = bundle.config.model_copy(update={"backbone_options": options})
+    file = bundle.file.model_copy(update={"model": config})
+    for name, part in ((CONFIG, file), (CONTRACT, bundle.contract)):
         text = yaml.safe_dump(part.model_dump(mode="json"), sort_keys=False, width=110)
         (folder / name).write_text(text, encoding="utf-8")
     (folder / NORMALIZER).write_text(_json(normalizers), encoding="utf-8")

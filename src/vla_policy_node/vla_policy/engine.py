@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vla_policy.errors import ConfigError, nearest
+from vla_policy.model.formulations.base import Memory
 from vla_policy.model.vla import VLAModel
 
 CPU_THREADS = 1
@@ -55,7 +56,7 @@ class Engine:
             text_mask_BL = torch.from_numpy(mask)[None].to(self.device)
             self._text = self.model.embed_text(torch.from_numpy(ids)[None].to(self.device)), text_mask_BL
 
-    def encode(self, images: NDArray[np.uint8], state: NDArray[np.float32]) -> Tensor:
+    def encode(self, images: NDArray[np.uint8], state: NDArray[np.float32]) -> Memory:
         """What the model keeps of one frame: images (V, S, S, 3), normalised state (P,)."""
         assert self._text is not None, "set_instruction comes first"
         with self._running():
@@ -63,10 +64,11 @@ class Engine:
             state_BP = torch.from_numpy(state)[None].to(self.device)
             return self.model.encode_frame(images_BVSS3, state_BP, *self._text)
 
-    def act(self, memories: Sequence[Tensor]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    def act(self, memories: Sequence[Memory]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Actions for the newest of the kept frames, oldest first: arm (K, A), gripper logits (K,)."""
+        assert self._text is not None, "set_instruction comes first"
         with self._running():
-            arm_BKA, gripper_BK = self.model.act(torch.stack(list(memories), 1))
+            arm_BKA, gripper_BK = self.model.act(memories, *self._text)
             gripper = None if gripper_BK is None else gripper_BK[0].float().cpu().numpy()
             return arm_BKA[0].float().cpu().numpy(), gripper
 

@@ -8,13 +8,13 @@ from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from vla_policy.action.codec import ActionCodec
 from vla_policy.checkpoint import Bundle, check_fits, load_bundle
 from vla_policy.contract import RobotContract
 from vla_policy.engine import Engine, NumberType, choose_device
 from vla_policy.errors import InstructionError, ObservationError
+from vla_policy.model.formulations.base import Memory
 from vla_policy.observation.proprioception import proprioception
 from vla_policy.observation.resize import resize_image
 from vla_policy.types import ActionChunk, Observation, Pose
@@ -46,7 +46,7 @@ class Policy:
         self.timings = {"preprocess": 0.0, "model": 0.0, "postprocess": 0.0}
         self._engine = Engine(bundle.model, choose_device(device), dtype)
         self._codec = ActionCodec(self.contract, bundle.action_normalizer, self.config.gripper_hysteresis)
-        self._history: deque[Tensor] = deque(maxlen=self.config.history_length)
+        self._history: deque[Memory] = deque(maxlen=self.config.history_length)
         self._gripper: float | None = None
         self._instruction = ""
 
@@ -101,13 +101,13 @@ class Policy:
         return ActionChunk(observation.stamp_ns, dt_ns, values, self.execute_rows, run_id)
 
     def warm_up(self) -> None:
-        """A few steps on a made-up observation, so that the first real one is not slower.
+        """Steps on a made-up observation until the window is full, so that no real one is slower.
 
-        Ends the run, if there is one.
+        Ends the run, if there is one. Raises: ConfigError for a window longer than the model's positions.
         """
         self._engine.set_instruction(np.zeros(1, np.int64), np.ones(1, np.bool_))
         self._instruction = "warm-up"
-        for _ in range(WARM_UP_STEPS):
+        for _ in range(max(WARM_UP_STEPS, self.config.history_length)):
             self.step(self._blank_observation())
         self._history.clear()
         self._gripper, self._instruction = None, ""

@@ -6,16 +6,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from vla_policy.errors import ConfigError
+from vla_policy.model.combinations import check_combination
 from vla_policy.model.registry import BACKBONES, FORMULATIONS, HEADS, resolve
 from vla_policy.strict import StrictModel, load_yaml, parse
 
 Count = Annotated[int, Field(ge=1)]
+
+
+def _of(registry: Mapping[str, str], key: str, attribute: str, chosen: dict[str, Any]) -> Any:
+    """What the part named by `key` says for a value that the file leaves open; unknown parts are refused
+    later.
+    """
+    name = chosen.get(key)
+    return getattr(resolve(registry, name, key), attribute) if name in registry else None
 
 
 class ModelConfig(StrictModel):
@@ -27,19 +38,23 @@ class ModelConfig(StrictModel):
     images [px].
     text_length: most tokens of an instruction. proprioception_joints: joints it feels beside the tool pose.
     gripper_hysteresis: how far past one half the gripper's probability must go to change its state.
+    What a file leaves open follows from the parts it names: image_size and text_length from the backbone,
+    action_space from the head, a window of one frame from formulation one_step.
     backbone_options, head_options: validated by the `Options` of the chosen class.
     """
 
     backbone: str = "tiny"
     formulation: str = "policy_head"
     action_head: str = "lstm"
-    action_space: Literal["continuous"] = "continuous"
-    history_length: Count = 8
+    action_space: Literal["continuous", "discrete"] = Field(
+        default_factory=partial(_of, HEADS, "action_head", "action_space"))
+    history_length: Count = Field(
+        default_factory=lambda chosen: 1 if chosen.get("formulation") == "one_step" else 8)
     action_chunk_size: Count = 8
     execute_rows: Count = 4
     cameras: Annotated[tuple[str, ...], Field(min_length=1)] = ("static", "wrist")
-    image_size: Count = 112
-    text_length: Count = 16
+    image_size: Count = Field(default_factory=partial(_of, BACKBONES, "backbone", "image_size"))
+    text_length: Count = Field(default_factory=partial(_of, BACKBONES, "backbone", "text_length"))
     proprioception: bool = True
     proprioception_joints: tuple[str, ...] = ()
     gripper_hysteresis: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
@@ -53,8 +68,8 @@ class ModelConfig(StrictModel):
         head = resolve(HEADS, self.action_head, "action_head")
         parse(backbone.Options, self.backbone_options, "backbone_options", ConfigError)
         parse(head.Options, self.head_options, "head_options", ConfigError)
+        check_combination(self, backbone, formulation, head)
         backbone.check(self)
-        formulation.check(self)
         head.check(self)
         if self.execute_rows > self.action_chunk_size:
             raise ConfigError(f"execute_rows: got {self.execute_rows}, expected at most action_chunk_size "

@@ -1,6 +1,7 @@
 """An instruction in, token ids out.
 
-The vocabulary is closed: a word that training never saw is refused, not guessed at.
+A policy made from scratch has a closed vocabulary: a word that training never saw is refused, not guessed at.
+A pretrained model brings its own tokenizer.json and wants the instruction inside its prompt.
 """
 
 from __future__ import annotations
@@ -17,14 +18,20 @@ from tokenizers.models import WordLevel
 from vla_policy.errors import BundleError, InstructionError, nearest
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
+UNKNOWN_OF_PRETRAINED = "<unk>"  # those of byte-level tokenizers have none
+INSTRUCTION = "{instruction}"  # where an instruction stands in a prompt
 
 
 class Tokenizer:
-    """Lower-case words and punctuation marks -> ids; id 0 is padding."""
+    """The text of an instruction -> ids; 0 fills up to the length, outside the mask."""
 
-    def __init__(self, core: tokenizers.Tokenizer) -> None:
+    def __init__(self, core: tokenizers.Tokenizer, prompt: str = INSTRUCTION) -> None:
+        """prompt: what is encoded, with `{instruction}` where the instruction goes."""
         self._core = core
-        self._unknown_id = core.token_to_id(UNKNOWN)
+        self._prompt = prompt
+        self._closed = isinstance(core.model, WordLevel)
+        ids = (core.token_to_id(name) for name in (UNKNOWN, UNKNOWN_OF_PRETRAINED))
+        self._unknown_id = next((index for index in ids if index is not None), None)
 
     @classmethod
     def build(cls, sentences: Iterable[str]) -> Tokenizer:
@@ -38,10 +45,10 @@ class Tokenizer:
         return cls(core)
 
     @classmethod
-    def load(cls, path: Path | str) -> Tokenizer:
+    def load(cls, path: Path | str, prompt: str = INSTRUCTION) -> Tokenizer:
         """Read a tokenizer.json. Raises: BundleError."""
         try:
-            return cls(tokenizers.Tokenizer.from_file(str(path)))
+            return cls(tokenizers.Tokenizer.from_file(str(path)), prompt)
         except Exception as problem:  # the library raises bare Exception
             raise BundleError(f"{path}: not a tokenizer: {problem}; take the file from a whole "
                               "bundle") from None
@@ -60,10 +67,11 @@ class Tokenizer:
 
         Raises: InstructionError for an empty text, unknown words or more than `length` tokens.
         """
-        encoding = self._core.encode(text)
-        if not encoding.ids:
+        if not text.strip():
             raise InstructionError(f"instruction: got '{text}', expected words; say what to do")
-        self._refuse_unknown(text, encoding)
+        prompt = self._prompt.replace(INSTRUCTION, text.strip())
+        encoding = self._core.encode(prompt, add_special_tokens=False)  # the prompt has them
+        self._refuse_unknown(text, prompt, encoding)
         if len(encoding.ids) > length:
             raise InstructionError(f"instruction: got {len(encoding.ids)} tokens in '{text}', expected at "
                                    f"most {length}; say it shorter")
@@ -76,11 +84,14 @@ class Tokenizer:
         pairs = [self.encode(text, length) for text in texts]
         return np.stack([ids for ids, _ in pairs]), np.stack([mask for _, mask in pairs])
 
-    def _refuse_unknown(self, text: str, encoding: tokenizers.Encoding) -> None:
+    def _refuse_unknown(self, text: str, prompt: str, encoding: tokenizers.Encoding) -> None:
         if self._unknown_id is None or self._unknown_id not in encoding.ids:
             return
         places = zip(encoding.ids, encoding.offsets, strict=True)
-        unknown = [text[start:end].lower() for index, (start, end) in places if index == self._unknown_id]
+        unknown = [prompt[start:end].lower() for index, (start, end) in places if index == self._unknown_id]
+        if not self._closed:
+            raise InstructionError(f"instruction: '{text}' has parts that the policy's tokenizer does not "
+                                   f"know: {', '.join(dict.fromkeys(unknown))}; write it without them")
         known = sorted(set(self._core.get_vocab()) - {PAD, UNKNOWN})
         hints = "; ".join(f"'{word}': {nearest(word, known)}" for word in dict.fromkeys(unknown))
         raise InstructionError(f"instruction: '{text}' has words that the policy was never trained on: "

@@ -7,14 +7,18 @@ changes no real frame.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
 
 from vla_policy.contract import RobotContract
 from vla_policy.errors import ContractError, nearest
 from vla_policy.model.config import ModelConfig
-from vla_policy.model.heads.base import ActionShape
+from vla_policy.model.formulations.base import Memory, stack_frames
+from vla_policy.model.heads.base import ActionShape, Reading
+from vla_policy.model.heads.losses import ActionTargets, LossWeights
 from vla_policy.model.registry import BACKBONES, FORMULATIONS, HEADS, resolve
 from vla_policy.observation.proprioception import proprioception_names
 
@@ -41,43 +45,66 @@ class VLAModel(nn.Module):
                  vocabulary_size: int) -> None:
         super().__init__()
         self.config = config
-        self.backbone = resolve(BACKBONES, config.backbone, "backbone").create(config, vocabulary_size)
+        head = resolve(HEADS, config.action_head, "action_head")
+        words = vocabulary_size + head.new_words(config)
+        self.backbone = resolve(BACKBONES, config.backbone, "backbone").create(config, words)
         width = self.backbone.hidden_size
-        self.formulation = resolve(FORMULATIONS, config.formulation, "formulation")(config, width, state_size)
-        self.head = resolve(HEADS, config.action_head, "action_head")(config, width, shape)
+        self.formulation = resolve(FORMULATIONS, config.formulation, "formulation")(
+            config, self.backbone, state_size, head.queries(config, shape))
+        self.head = head(config, width, shape)
         self.grounding = nn.Linear(width, GROUNDING_SIZE)
 
     def forward(self, images_BWVSS3: Tensor, state_BWP: Tensor, text_ids_BL: Tensor,
                 text_mask_BL: Tensor) -> ModelOutput:
         """Actions for every frame. images: uint8; state: normalised; text_mask: True where text is."""
-        batch, window = images_BWVSS3.shape[:2]
-        text_BLD = self.embed_text(text_ids_BL).repeat_interleave(window, 0)
-        mask_BL = text_mask_BL.repeat_interleave(window, 0)
-        memory = self.encode_frame(images_BWVSS3.flatten(0, 1), state_BWP.flatten(0, 1), text_BLD, mask_BL)
-        features_BWD = self.formulation.features(memory.unflatten(0, (batch, window)))
-        arm_BWKA, gripper_BWK = self.head(features_BWD)
-        return ModelOutput(arm_BWKA, gripper_BWK, self.grounding(features_BWD).float())
+        reading = self._read(images_BWVSS3, state_BWP, text_ids_BL, text_mask_BL)
+        arm_BWKA, gripper_BWK = self.head.decode(reading)
+        return ModelOutput(arm_BWKA, gripper_BWK, self.grounding(reading.feature).float())
+
+    def loss(self, images_BWVSS3: Tensor, state_BWP: Tensor, text_ids_BL: Tensor, text_mask_BL: Tensor,
+             targets: ActionTargets, weights: LossWeights) -> tuple[Tensor, dict[str, Tensor]]:
+        """What training lowers, a scalar, and the head's parts of it. The inputs are those of `forward`.
+
+        For all heads, also those whose loss needs more than their output (discrete, diffusion, flow).
+        """
+        reading = self._read(images_BWVSS3, state_BWP, text_ids_BL, text_mask_BL)
+        parts = self.head.loss(reading, targets, weights)
+        return weights.total(parts), parts
 
     def ground(self, images_BVSS3: Tensor, state_BP: Tensor, text_ids_BL: Tensor,
                text_mask_BL: Tensor) -> Tensor:
         """Where the thing that each sentence names is, (B, 3), from single frames."""
-        memory = self.encode_frame(images_BVSS3, state_BP, self.embed_text(text_ids_BL), text_mask_BL)
-        return self.grounding(self.formulation.features(memory[:, None]))[:, 0].float()
+        reading = self._read(images_BVSS3[:, None], state_BP[:, None], text_ids_BL, text_mask_BL)
+        return self.grounding(reading.feature)[:, 0].float()
 
     def embed_text(self, text_ids_BL: Tensor) -> Tensor:
         """Word embeddings, (B, L, D); the same for a whole run."""
         return self.backbone.word_embedding(text_ids_BL)
 
     def encode_frame(self, images_BVSS3: Tensor, state_BP: Tensor, text_BLD: Tensor,
-                     text_mask_BL: Tensor) -> Tensor:
+                     text_mask_BL: Tensor) -> Memory:
         """What the formulation keeps of each frame; the policy encodes a frame once and keeps the last W."""
         pixels_BV3SS = self.backbone.image_processor(images_BVSS3)
         return self.formulation.encode_frame(self.backbone, pixels_BV3SS, state_BP, text_BLD, text_mask_BL)
 
-    def act(self, memory_BW: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Actions for the newest of the kept frames: arm (B, K, A), gripper logits (B, K)."""
-        arm_BWKA, gripper_BWK = self.head(self.formulation.features(memory_BW))
+    def act(self, memories: Sequence[Memory], text_BLD: Tensor,
+            text_mask_BL: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Actions for the newest of the kept frames, oldest first: arm (B, K, A), gripper logits (B, K)."""
+        memory_BW = stack_frames(memories)
+        hidden = partial(self.formulation.newest, self.backbone, memory_BW, text_BLD, text_mask_BL)
+        arm_BWKA, gripper_BWK = self.head.decode(Reading(hidden, self.backbone.word_embedding))
         return arm_BWKA[:, -1], None if gripper_BWK is None else gripper_BWK[:, -1]
+
+    def _read(self, images_BWVSS3: Tensor, state_BWP: Tensor, text_ids_BL: Tensor,
+              text_mask_BL: Tensor) -> Reading:
+        """Encode all frames of the windows, for the head to read."""
+        batch, window = images_BWVSS3.shape[:2]
+        text_BLD = self.embed_text(text_ids_BL)
+        text = (part.repeat_interleave(window, 0) for part in (text_BLD, text_mask_BL))
+        memory = self.encode_frame(images_BWVSS3.flatten(0, 1), state_BWP.flatten(0, 1), *text)
+        memory_BW = tuple(part.unflatten(0, (batch, window)) for part in memory)
+        hidden = partial(self.formulation.features, self.backbone, memory_BW, text_BLD, text_mask_BL)
+        return Reading(hidden, self.backbone.word_embedding)
 
 
 def build_model(config: ModelConfig, contract: RobotContract, vocabulary_size: int) -> VLAModel:

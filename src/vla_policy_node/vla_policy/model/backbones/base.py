@@ -1,22 +1,27 @@
 """Images and word embeddings in, one hidden state per query token out: the few faces every backbone shows.
 
-A new backbone is a subclass of about 30 lines: `create` builds or loads the model, the properties say where
-its parts are, and `encode_image` turns pixels into visual tokens. Where image tokens do not simply stand
-before the text (cross-attention, encoder-decoder) it replaces `fuse`.
+A new backbone is a subclass of about 30 lines: `create` builds or loads the model (pretrained ones inherit it
+from `vla_policy.model.backbones.pretrained`), the properties say where its parts are, `encode_image` turns
+pixels into visual tokens and `hidden_states` runs the text tower. Where image tokens do not stand in one row
+with the text (cross-attention, encoder-decoder) it replaces `fuse`.
 
-Shapes: B batch, V cameras, M images, S image side, N visual tokens of all cameras, L text tokens, Q queries,
-D width.
+Shapes: B batch, V cameras, M images, S image side, N visual tokens of all cameras, C their width, L text
+tokens, Q queries, T tokens of a whole sequence, W window, D width.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from vla_policy.errors import ConfigError
 from vla_policy.model.config import ModelConfig
+from vla_policy.model.tokenizer import INSTRUCTION, Tokenizer
 from vla_policy.strict import StrictModel
 
 
@@ -44,7 +49,21 @@ class ImageProcessor:
 
 
 class Backbone(nn.Module, ABC):
-    """A vision-language model as the policy sees it. `vlm` is the wrapped model and holds all weights."""
+    """A vision-language model as the policy sees it. `vlm` is the wrapped model and holds all weights.
+
+    image_size, text_length: what a model file that names neither gets, [px] and tokens.
+    interleaves: image tokens stand in the row of text tokens, so frames can follow each other in it.
+    causal: no token sees a later one.
+    leading_tokens: how many text tokens (the beginning of the sentence) stand before the images.
+    first_position: position of the first token.
+    """
+
+    image_size: ClassVar[int] = 112
+    text_length: ClassVar[int] = 16
+    interleaves: ClassVar[bool] = True
+    causal: ClassVar[bool] = True
+    leading_tokens: ClassVar[int] = 0
+    first_position: ClassVar[int] = 0
 
     class Options(StrictModel):
         """Keys of `backbone_options`; a backbone without any inherits this."""
@@ -63,6 +82,20 @@ class Backbone(nn.Module, ABC):
     def check(cls, config: ModelConfig) -> None:
         """Refuse what this backbone cannot do. Raises: ConfigError with the reason and what works."""
 
+    @classmethod
+    def tokenizer(cls, config: ModelConfig, sentences: Iterable[str]) -> Tokenizer:
+        """The tokenizer of a new policy: here one that knows the words of `sentences` alone."""
+        return Tokenizer.build(sentences)
+
+    @classmethod
+    def prompt(cls, config: ModelConfig) -> str:
+        """The text in which an instruction reaches the model, with `{instruction}` in its place."""
+        return INSTRUCTION
+
+    def stored_options(self) -> dict[str, Any]:
+        """What a bundle adds to `backbone_options`, so that `create` needs nothing but the bundle."""
+        return {}
+
     @property
     def model(self) -> nn.Module:
         """The whole vision-language model."""
@@ -74,9 +107,19 @@ class Backbone(nn.Module, ABC):
         """D, the width of the text tower."""
 
     @property
+    def visual_size(self) -> int:
+        """C, the width of visual tokens: D unless they are wider or narrower than words."""
+        return self.hidden_size
+
+    @property
     @abstractmethod
     def word_embedding(self) -> nn.Module:
         """Token ids (B, L) -> (B, L, D)."""
+
+    @property
+    def output_embedding(self) -> nn.Module | None:
+        """Hidden states (..., D) -> logits over the vocabulary; None where the model has no such layer."""
+        return None
 
     @property
     @abstractmethod
@@ -88,24 +131,74 @@ class Backbone(nn.Module, ABC):
     def vision_tower(self) -> nn.Module:
         """The image encoder."""
 
+    @property
+    def query_scale(self) -> float:
+        """Standard deviation that fresh action queries should have beside the words."""
+        return 0.02
+
+    @property
+    def max_positions(self) -> int | None:
+        """Tokens that fit into one sequence; None for no limit."""
+        return None
+
     def encode_image(self, pixels_M3SS: Tensor) -> Tensor:
-        """Visual tokens of single images, (M, n, D)."""
+        """Visual tokens of single images, (M, n, C)."""
         raise NotImplementedError(f"{type(self).__name__} needs encode_image, or its own encode_images")
 
     def encode_images(self, pixels_BV3SS: Tensor) -> Tensor:
-        """Visual tokens of all cameras in a row, (B, N, D)."""
-        tokens_MnD = self.encode_image(pixels_BV3SS.flatten(0, 1))
-        return tokens_MnD.reshape(len(pixels_BV3SS), -1, tokens_MnD.shape[-1])
+        """Visual tokens of all cameras in a row, (B, N, C)."""
+        tokens_MnC = self.encode_image(pixels_BV3SS.flatten(0, 1))
+        return tokens_MnC.reshape(len(pixels_BV3SS), -1, tokens_MnC.shape[-1])
 
     def fuse(self, visual_BND: Tensor, text_BLD: Tensor, text_mask_BL: Tensor, queries_BQD: Tensor) -> Tensor:
         """Hidden states of the queries in the sequence [image | text | queries], (B, Q, D).
 
         Positions count real tokens only, so padding of the text changes nothing.
         """
-        tokens = torch.cat([visual_BND, text_BLD, queries_BQD], 1)
-        mask = torch.cat([text_mask_BL.new_ones(visual_BND.shape[:2]), text_mask_BL,
-                          text_mask_BL.new_ones(queries_BQD.shape[:2])], 1).long()
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        output = self.text_tower(inputs_embeds=tokens, attention_mask=mask, position_ids=positions,
-                                 use_cache=False)
-        return output.last_hidden_state[:, -queries_BQD.shape[1]:]
+        return self.fuse_blocks(visual_BND[:, None], text_BLD, text_mask_BL, queries_BQD[:, None])[:, 0]
+
+    def fuse_blocks(self, visual_BWND: Tensor, text_BLD: Tensor, text_mask_BL: Tensor,
+                    queries_BWQD: Tensor) -> Tensor:
+        """Hidden states (B, W, Q, D) of the queries in one sequence of a block [image | text | queries] per
+        frame, oldest first.
+        """
+        batch, window, queries = queries_BWQD.shape[:3]
+        lead = self.leading_tokens
+        text_BWLD = text_BLD[:, None].expand(-1, window, -1, -1)
+        tokens_BWtD = torch.cat([text_BWLD[:, :, :lead], visual_BWND, text_BWLD[:, :, lead:], queries_BWQD],
+                                2)
+        real = text_mask_BL.new_ones(batch, visual_BWND.shape[2] + queries)
+        images = visual_BWND.shape[2]
+        mask_Bt = torch.cat([text_mask_BL[:, :lead], real[:, :images], text_mask_BL[:, lead:],
+                             real[:, images:]], 1)
+        visual_Bt = torch.zeros_like(mask_Bt)
+        visual_Bt[:, lead:lead + images] = True
+        hidden_BTD = self.run(tokens_BWtD.flatten(1, 2), mask_Bt.repeat(1, window),
+                              visual_Bt.repeat(1, window))
+        return hidden_BTD.unflatten(1, (window, -1))[:, :, -queries:]
+
+    def run(self, tokens_BTD: Tensor, mask_BT: Tensor, visual_BT: Tensor) -> Tensor:
+        """Hidden states of any sequence, (B, T, D). mask: True where a token is real; visual: where it is an
+        image's.
+
+        Raises: ConfigError for a sequence longer than the model's positions.
+        """
+        self.check_length(tokens_BTD.shape[1])
+        mask_BT = mask_BT.long()
+        positions_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0) + self.first_position
+        return self.hidden_states(visual_BT, inputs_embeds=tokens_BTD, attention_mask=mask_BT,
+                                  position_ids=positions_BT)
+
+    def check_length(self, tokens: int) -> None:
+        """Raises: ConfigError for a sequence of more `tokens` than the model has positions."""
+        if self.max_positions is not None and tokens > self.max_positions:
+            raise ConfigError(f"model: got a sequence of {tokens} tokens, expected at most the backbone's "
+                              f"{self.max_positions} positions; lower history_length, text_length or the "
+                              "number of cameras, or take formulation policy_head, where every frame is a "
+                              "sequence of its own")
+
+    def hidden_states(self, visual_BT: Tensor, **inputs: Tensor) -> Tensor:
+        """The text tower's last hidden states (B, T, D) of `inputs_embeds`, `attention_mask` (1 where a token
+        is real) and `position_ids`.
+        """
+        return self.text_tower(use_cache=False, **inputs).last_hidden_state

@@ -30,6 +30,9 @@ OCTAVES = (1, 2, 4)
 class TinyBackbone(Backbone):
     """The small vision-language model behind the faces of every backbone."""
 
+    interleaves = False  # images are looked at from beside the sequence
+    causal = False
+
     class Options(StrictModel):
         """Widths must divide by `heads`, the visual width also by 8 (its normalisation groups)."""
 
@@ -62,6 +65,11 @@ class TinyBackbone(Backbone):
     def hidden_size(self) -> int:
         """D, the width of the text tower."""
         return self.vlm.words.embedding_dim
+
+    @property
+    def visual_size(self) -> int:
+        """C, the width of the stems."""
+        return self.vlm.visual_norm.normalized_shape[0]
 
     @property
     def word_embedding(self) -> nn.Module:

@@ -1,17 +1,21 @@
-"""Features of a window in, a chunk of actions per frame out: what every action head shares.
+"""Hidden states of a window in, a chunk of actions per frame out: what every action head shares.
 
-Shapes: B batch, W window, D width, K chunk, A arm dimensions. Heads look back only: the actions of frame w
-depend on frames 0..w.
+Shapes: B batch, W window, Q action queries, T action tokens, D width, K chunk, A arm dimensions. Heads
+look back only: the actions of frame w depend on frames 0..w.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
 from vla_policy.model.config import ModelConfig
+from vla_policy.model.heads.losses import ActionTargets, LossWeights, gripper_loss, pose_loss
 from vla_policy.strict import StrictModel
 
 
@@ -23,36 +27,73 @@ class ActionShape:
     chunk_size: int
     has_gripper: bool
 
+    @property
+    def columns(self) -> int:
+        """Columns of a row, the gripper's among them."""
+        return self.arm_size + self.has_gripper
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the rest of the model offers a head.
+
+    hidden: embedded action tokens (B, W, T, D), or None, in; hidden states of the action queries and of those
+    tokens out, (B, W, Q + T, D). word_embedding: of the backbone.
+    """
+
+    hidden: Callable[[Tensor | None], Tensor]
+    word_embedding: nn.Module
+
+    @cached_property
+    def feature(self) -> Tensor:
+        """The hidden state of each frame's first action query, (B, W, D)."""
+        return self.hidden(None)[:, :, 0]
+
 
 class ActionHead(nn.Module, ABC):
-    """Turns features into actions."""
+    """Turns hidden states into actions.
+
+    action_space: the one it works in.
+    history: whether it fuses the frames of a window; optional: where the formulation does not.
+    """
+
+    action_space: ClassVar[Literal["continuous", "discrete"]] = "continuous"
+    history: ClassVar[Literal["never", "always", "optional"]] = "never"
 
     class Options(StrictModel):
         """Keys of `head_options`; a head without any inherits this."""
 
     def __init__(self, config: ModelConfig, hidden_size: int, shape: ActionShape) -> None:
         super().__init__()
+        self.shape = shape
 
     @classmethod
     def check(cls, config: ModelConfig) -> None:
-        """Refuse what this head cannot do. Raises: ConfigError with the reason and what works."""
+        """Refuse options that this head cannot work with. Raises: ConfigError with the reason and what works.
+        """
+
+    @classmethod
+    def queries(cls, config: ModelConfig, shape: ActionShape) -> int:
+        """Q, the action queries it wants of each frame."""
+        return 1
+
+    @classmethod
+    def new_words(cls, config: ModelConfig) -> int:
+        """Token ids it needs behind those of the text."""
+        return 0
 
     @abstractmethod
     def forward(self, features_BWD: Tensor) -> tuple[Tensor, Tensor | None]:
         """Normalised arm actions (B, W, K, A) and gripper logits (B, W, K), positive is open, or None."""
 
+    def decode(self, reading: Reading) -> tuple[Tensor, Tensor | None]:
+        """`forward` on what the rest of the model says."""
+        return self(reading.feature)
 
-class ChunkDecoder(nn.Module):
-    """A feature (..., D) -> arm (..., K, A) and gripper logits (..., K), by one hidden layer."""
-
-    def __init__(self, hidden_size: int, shape: ActionShape, decoder_size: int) -> None:
-        super().__init__()
-        self.shape = shape
-        columns = shape.arm_size + shape.has_gripper
-        self.layers = nn.Sequential(nn.Linear(hidden_size, decoder_size), nn.GELU(),
-                                    nn.Linear(decoder_size, shape.chunk_size * columns))
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        rows = self.layers(features).unflatten(-1, (self.shape.chunk_size, -1)).float()
-        arm = rows[..., : self.shape.arm_size]
-        return arm, rows[..., -1] if self.shape.has_gripper else None
+    def loss(self, reading: Reading, targets: ActionTargets, weights: LossWeights) -> dict[str, Tensor]:
+        """The parts of the loss, scalars, not weighed: `pose`, and `gripper` where there is one."""
+        arm_BWKA, gripper_BWK = self.decode(reading)
+        parts = {"pose": pose_loss(arm_BWKA, targets.arm_BWKA, targets.rows_BWK, weights.pose)}
+        if gripper_BWK is not None:
+            parts["gripper"] = gripper_loss(gripper_BWK, targets.gripper_BWK, targets.rows_BWK)
+        return parts

@@ -1,0 +1,71 @@
+"""Predictions and targets in, masked losses out: the terms that heads are trained with.
+
+Shapes: B batch, W window, K chunk, A arm columns. Frame t is trained on the actions a[t..t+K).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+PoseLoss = Literal["huber", "mse"]
+
+
+@dataclass(frozen=True, slots=True)
+class ActionTargets:
+    """arm_BWKA: in [-1, 1]. gripper_BWK: in 0..1, or None. rows_BWK: True where a row counts, False in
+    padding.
+    """
+
+    arm_BWKA: Tensor
+    gripper_BWK: Tensor | None
+    rows_BWK: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class LossWeights:
+    """pose: huber (delta 1, as RoboVLMs' code) or mse (as its paper). gripper: what the gripper's entropy
+    counts for.
+    """
+
+    pose: PoseLoss = "huber"
+    gripper: float = 0.01
+
+    def total(self, parts: dict[str, Tensor]) -> Tensor:
+        """The weighed sum of a head's parts."""
+        return sum(value * (self.gripper if name == "gripper" else 1.0) for name, value in parts.items())
+
+
+def without_padding(values: Tensor, rows_BWK: Tensor) -> Tensor:
+    """`values` (B, W, K, ...), 0 where a row does not count: what is not finite there reaches no loss and no
+    gradient.
+    """
+    while rows_BWK.dim() < values.dim():
+        rows_BWK = rows_BWK.unsqueeze(-1)
+    return values.masked_fill(~rows_BWK, 0.0)
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `values` where the boolean `mask` (of the same leading shape) holds; 0 where it holds nowhere.
+    """
+    while mask.dim() < values.dim():
+        mask = mask.unsqueeze(-1)
+    mask = mask.expand_as(values)
+    return (values * mask).sum() / mask.sum().clamp(min=1)
+
+
+def pose_loss(prediction: Tensor, target: Tensor, rows_BWK: Tensor, kind: PoseLoss) -> Tensor:
+    """Huber or squared error over the rows that count."""
+    loss = F.smooth_l1_loss if kind == "huber" else F.mse_loss
+    errors = loss(prediction.float(), without_padding(target, rows_BWK), reduction="none")
+    return masked_mean(errors, rows_BWK)
+
+
+def gripper_loss(logits_BWK: Tensor, target_BWK: Tensor, rows_BWK: Tensor) -> Tensor:
+    """Binary cross entropy over the rows that count; positive logits are open."""
+    target_BWK = without_padding(target_BWK, rows_BWK)
+    entropy = F.binary_cross_entropy_with_logits(logits_BWK.float(), target_BWK, reduction="none")
+    return masked_mean(entropy, rows_BWK)
