@@ -25,12 +25,12 @@ from vla_policy.errors import VlaError
 from vla_policy.run import EndReason
 from vla_policy.types import NS_PER_S, seconds_to_ns
 from vla_policy_node.messages import image_to_array, ns_to_duration, stamp_to_ns
-from vla_policy_node.pace import LATCHED, Pace
+from vla_policy_node.pace import LATCHED, RECORDED, Pace
 
 READY_TIMEOUT_S = 120.0  # loading a large model takes its time
 CALL_TIMEOUT_S = 60.0
 SILENT_S = 20.0  # a policy node that says nothing for so long is gone
-SETTLE_S = 2.0  # how long commands that were sent may take to arrive here
+SETTLE_S = 10.0  # how long commands that were sent may take to arrive here
 STAGES = ("image_age", "decode", "preprocess", "model", "postprocess", "publish", "total")
 ON_TIME_FACTOR = 1.5  # a command is late when the gap before it exceeds this many control periods
 
@@ -52,10 +52,9 @@ class RosRollout:
         self._statuses: list[PolicyStatus] = []
         self._policy_heard_s = time.monotonic()
         self._success_ns = 0
-        deep = 1000  # every command of an episode counts
-        self._node.create_subscription(RobotCommand, "/vla/command_raw", self._raw.append, deep)
-        self._node.create_subscription(RobotCommand, "/vla/command", self._sent.append, deep)
-        self._node.create_subscription(PolicyStatus, "/vla/status", self._on_status, deep)
+        self._node.create_subscription(RobotCommand, "/vla/command_raw", self._raw.append, RECORDED)
+        self._node.create_subscription(RobotCommand, "/vla/command", self._sent.append, RECORDED)
+        self._node.create_subscription(PolicyStatus, "/vla/status", self._on_status, RECORDED)
         self._node.create_subscription(EpisodeEvent, "/vla/episode", self._on_episode, LATCHED)
         if watch_images is not None:
             self._watch_cameras(watch_images)
@@ -118,10 +117,9 @@ class RosRollout:
         while True:
             sent, raw = (_of_run(list(commands), result.run_id) for commands in (self._sent, self._raw))
             expected = self._periods(result, first_ns) if complete else None
-            if expected is not None and min(len(sent), len(raw)) >= expected:
+            arrived = expected is not None and min(len(sent), len(raw)) >= expected
+            if arrived or time.monotonic() > deadline:
                 return sent[:expected], raw[:expected]
-            if time.monotonic() > deadline:
-                return sent, raw
             time.sleep(0.005)
 
     def _periods(self, result: RunPolicy.Result, first_ns: int) -> int | None:

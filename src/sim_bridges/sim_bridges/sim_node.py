@@ -16,7 +16,6 @@ from dataclasses import replace
 from queue import Empty, SimpleQueue
 
 import rclpy
-from rclpy._rclpy_pybind11 import RCLError
 from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node

@@ -30,7 +30,7 @@ from vla_policy.contract import load_contract
 from vla_policy.errors import ConfigError, ContractError, VlaError, nearest
 from vla_policy.types import NS_PER_S, Command
 from vla_policy_node.messages import chunk_from_msg, command_to_msg, make_header
-from vla_policy_node.pace import LATCHED, RELIABLE, Pace
+from vla_policy_node.pace import LATCHED, RECORDED, RELIABLE, Pace
 from vla_policy_node.robot_output import RobotOutput
 from vla_policy_node.robot_state import RobotState
 from vla_policy_node.serving import serve_until_signal
@@ -84,8 +84,8 @@ class GuardNode(Node):
     # ---- wiring -------------------------------------------------------------------------------------------------
 
     def _make_publishers(self) -> None:
-        self._raw = self.create_publisher(RobotCommand, "/vla/command_raw", RELIABLE)
-        self._sent = self.create_publisher(RobotCommand, "/vla/command", RELIABLE)
+        self._raw = self.create_publisher(RobotCommand, "/vla/command_raw", RECORDED)
+        self._sent = self.create_publisher(RobotCommand, "/vla/command", RECORDED)
         self._safety = self.create_publisher(SafetyStatus, "/vla/safety", LATCHED)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
         self._output = RobotOutput(self, self._contract)

@@ -36,7 +36,7 @@ from vla_policy.run import EndReason, PolicyRun, RunEnd, RunRequest
 from vla_policy.types import ActionChunk
 from vla_policy_node.messages import chunk_to_msg, end_of_run_msg, ns_to_duration, stamp_to_ns
 from vla_policy_node.observation_streams import ObservationStreams
-from vla_policy_node.pace import LATCHED, RELIABLE, Pace
+from vla_policy_node.pace import LATCHED, RECORDED, RELIABLE, Pace
 from vla_policy_node.run_status import status_message
 from vla_policy_node.run_worker import RunWorker
 from vla_policy_node.serving import serve_until_signal
@@ -159,7 +159,7 @@ class PolicyNode(LifecycleNode):
         self._policy: Policy = self._worker.call(lambda: self._load(bundle), CONFIGURE_TIMEOUT_S)
         self._streams = ObservationStreams(self, self._contract, pace, self._worker.notify)
         self._chunks = self._publisher(ActionChunkMsg, "/vla/action_chunk", RELIABLE)
-        self._statuses = self._publisher(PolicyStatus, "/vla/status", RELIABLE)
+        self._statuses = self._publisher(PolicyStatus, "/vla/status", RECORDED)
         self._subscribe(SafetyStatus, "/vla/safety", self._on_safety, LATCHED)
         self._subscribe(EpisodeEvent, "/vla/episode", self._on_episode, LATCHED)
         self._subscribe(String, "/instruction", self._on_instruction, RELIABLE)
