@@ -75,7 +75,6 @@ def test_a_run_moves_the_robot_until_its_time_limit(rig: PolicyRig) -> None:
 def test_an_episode_event_of_success_ends_the_run(rig: PolicyRig) -> None:
     goal = rig.send(OPEN)
     goal.running()
-    rig.tell(EpisodeEvent.START)  # no end
     rig.tell(EpisodeEvent.SUCCESS, "the drawer is open")
     assert_ended(goal, EndReason.SUCCEEDED, "the drawer is open")
     rig.assert_still()
@@ -126,6 +125,18 @@ def test_a_new_instruction_begins_a_new_history_and_an_unknown_one_stops(nodes: 
     nodes.policy.wait_for("INSTRUCTION_REFUSED.*teapot")
     rig.assert_still()
     assert rig.safety[-1].state == SafetyStatus.IDLE  # ended, not latched
+
+
+def test_a_scene_that_is_reset_in_the_middle_of_a_run_begins_a_new_history(rig: PolicyRig) -> None:
+    rig.statuses.clear()
+    rig.say(OPEN)
+    run_id = rig.until_run(OPEN).run_id
+    rig.until(lambda: rig.statuses[-1].history_frames >= 3, "history of three frames")
+    seen = len(rig.statuses)
+    rig.tell(EpisodeEvent.START)
+    rig.until(lambda: any(s.history_frames == 1 and s.run_id == run_id for s in rig.statuses[seen:]), "new history")
+    rig.say("")
+    rig.assert_still()
 
 
 def test_an_empty_instruction_ends_the_run(nodes: Nodes, rig: PolicyRig) -> None:

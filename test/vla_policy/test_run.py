@@ -112,6 +112,19 @@ def test_observations_from_before_the_episode_are_not_used() -> None:
     assert isinstance(scene.see(1500), ActionChunk)
 
 
+def test_a_new_episode_in_the_middle_of_a_run_flushes_history_and_begins_a_new_grid() -> None:
+    scene = Scene(RunRequest(1, "open the drawer", time_limit_ns=1000 * MS), slack_ms=0)
+    for stamp in (1000, 1200):
+        scene.see(stamp)
+    scene.run.begin_episode(1330 * MS)
+    assert scene.see(1300) is None  # of the old scene
+    for stamp in (1330, 1400, 1530, 1600):
+        scene.see(stamp)
+    assert scene.policy.stamps_ms == [1000, 1200, 1330, 1530]
+    assert scene.policy.instructions == ["open the drawer"] * 2
+    assert scene.see(2130).reason is EndReason.TIME_LIMIT  # of the whole run
+
+
 def test_streams_that_all_stopped_long_ago_begin_no_run() -> None:
     scene = Scene()
     scene.feed(1000)

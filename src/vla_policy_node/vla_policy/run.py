@@ -105,8 +105,10 @@ class PolicyRun:
         self._slack_ns = slack_ns
         self._notice_ns = policy.period_ns + slack_ns
         self._lost_after_ns = seconds_to_ns(lost_after_s)
+        self._grid_ns: int | None = None  # where the grid of ticks begins: the first observation of the episode
         self._next_tick_ns: int | None = None
         self._last_seen_steady_ns: int | None = None
+        self._new_episode_ns = 0
 
     def begin(self) -> RunEnd | None:
         """Reset policy and history for the instruction; an end if the policy cannot read it."""
@@ -118,10 +120,19 @@ class PolicyRun:
             self._buffer.start_episode(self.request.not_before_ns)
         return None
 
+    def begin_episode(self, not_before_ns: int) -> None:
+        """The scene was reset in the middle of the run: at the next poll the policy forgets all that is older.
+
+        May be called from another thread than `poll`.
+        """
+        self._new_episode_ns = not_before_ns
+
     def poll(self, now_ns: int, steady_ns: int) -> ActionChunk | RunEnd | None:
         """The next chunk if its observation is there. `now_ns`: ROS time; `steady_ns`: a monotonic clock."""
         if self._last_seen_steady_ns is None:
             self._last_seen_steady_ns = steady_ns
+        if self._new_episode_ns:
+            self._forget()
         complete_ns = self._buffer.latest_complete_ns()
         if not self._is_due(complete_ns):
             return self._wait(now_ns, steady_ns)
@@ -144,6 +155,12 @@ class PolicyRun:
         self._note_step(sample, now_ns, decode_ms)
         return chunk
 
+    def _forget(self) -> None:
+        not_before_ns, self._new_episode_ns = self._new_episode_ns, 0
+        self._buffer.start_episode(not_before_ns)
+        self._policy.reset(self.request.instruction)
+        self._grid_ns = self._next_tick_ns = None
+
     def _is_due(self, complete_ns: int | None) -> bool:
         if complete_ns is None or complete_ns < self.request.not_before_ns:
             return False
@@ -157,8 +174,10 @@ class PolicyRun:
         progress, period_ns, complete_ns = self.progress, self._policy.period_ns, sample.asof_ns
         if progress.first_ns is None:
             progress.first_ns = complete_ns
-        steps_done = (complete_ns - progress.first_ns + self._slack_ns) // period_ns
-        self._next_tick_ns = progress.first_ns + (steps_done + 1) * period_ns
+        if self._grid_ns is None:
+            self._grid_ns = complete_ns
+        steps_done = (complete_ns - self._grid_ns + self._slack_ns) // period_ns
+        self._next_tick_ns = self._grid_ns + (steps_done + 1) * period_ns
         progress.observation_ns = complete_ns
         progress.inferences += 1
         progress.waiting_for = ""

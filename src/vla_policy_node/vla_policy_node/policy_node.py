@@ -34,6 +34,7 @@ from vla_policy.contract import load_contract
 from vla_policy.errors import VlaError
 from vla_policy.run import EndReason, PolicyRun, RunEnd, RunRequest
 from vla_policy.types import ActionChunk
+from vla_policy_node.guard_watch import GuardWatch
 from vla_policy_node.messages import chunk_to_msg, end_of_run_msg, ns_to_duration, stamp_to_ns
 from vla_policy_node.observation_streams import ObservationStreams
 from vla_policy_node.pace import LATCHED, RECORDED, RELIABLE, Pace
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
 
 CONFIGURE_TIMEOUT_S = 300.0
 STATUS_PERIOD_S = 0.5
-GUARD_SILENT_S = 5.0  # the guard repeats its status every second
-GUARD_SETTLE_S = 1.0  # how long a run bears a guard that is absent or still latched
 LOCKSTEP_LOST_S = 30.0  # a slow simulator is no fault
 REALTIME_LOST_SHARE = 0.8  # of the guard's silence: a run without a camera ends by name before the guard latches
 CLOSE_TIMEOUT_S = 3.0
@@ -80,9 +79,7 @@ class PolicyNode(LifecycleNode):
         self._worker: RunWorker | None = None
         self._streams: ObservationStreams | None = None
         self._active = False
-        self._safety: SafetyStatus | None = None
-        self._safety_heard_s = 0.0
-        self._unguarded: tuple[int, float] | None = None  # run, and since when it has no guard
+        self._guard = GuardWatch()
         self._run_id = time.time_ns() // 1_000_000  # a restarted node must not reuse the ids of its runs
         self._client: _ClientRun | None = None
         self._entities: list[tuple[Any, Any]] = []
@@ -207,25 +204,6 @@ class PolicyNode(LifecycleNode):
             return given_s
         return LOCKSTEP_LOST_S if self._pace is Pace.LOCKSTEP else REALTIME_LOST_SHARE * self._contract.watchdog.silence_s
 
-    def _watch_guard(self) -> None:
-        """End a run that no guard watches or that a latched guard ignores."""
-        run, fault = self._worker.run, self._guard_fault()
-        if run is None or fault is None:
-            self._unguarded = None
-            return
-        run_id, now_s = run.request.run_id, time.monotonic()
-        if self._unguarded is None or self._unguarded[0] != run_id:
-            self._unguarded = (run_id, now_s)  # the news of a reset may be on its way
-        elif now_s - self._unguarded[1] >= GUARD_SETTLE_S:
-            self._worker.end(EndReason.SAFETY_STOP, fault, only=run)
-
-    def _guard_fault(self) -> str | None:
-        if self._safety is None or time.monotonic() - self._safety_heard_s > GUARD_SILENT_S:
-            return "no guard speaks on /vla/safety; start guard_node before a run"
-        if self._safety.state == SafetyStatus.STOPPED:
-            return f"the guard is latched: {self._safety.message}; call /vla/safety/reset"
-        return None
-
     # ---- worker thread ------------------------------------------------------------------------------------------
 
     def _on_chunk(self, run: PolicyRun, chunk: ActionChunk) -> None:
@@ -252,19 +230,20 @@ class PolicyNode(LifecycleNode):
     # ---- topics -------------------------------------------------------------------------------------------------
 
     def _on_safety(self, msg: SafetyStatus) -> None:
-        self._safety, self._safety_heard_s = msg, time.monotonic()
+        self._guard.hear(msg)
         run = self._worker.run
         if run is not None and msg.state == SafetyStatus.STOPPED and msg.run_id == run.request.run_id:
             starved = msg.reason in (SafetyStatus.SILENCE, SafetyStatus.CHUNK_STALE)  # then say what the run waits for
-            words = [self._guard_fault(), run.progress.waiting_for if starved else ""]
+            words = [self._guard.fault(), run.progress.waiting_for if starved else ""]
             self._worker.end(EndReason.SAFETY_STOP, "; ".join(filter(None, words)), only=run)
 
     def _on_episode(self, msg: EpisodeEvent) -> None:
-        run = self._worker.run
-        if run is None or msg.event == EpisodeEvent.START:
+        run, stamp_ns = self._worker.run, stamp_to_ns(msg.header.stamp)
+        if run is None or stamp_ns <= (run.progress.first_ns or run.request.not_before_ns):
+            return  # news of an earlier episode
+        if msg.event == EpisodeEvent.START:
+            run.begin_episode(stamp_ns)
             return
-        if stamp_to_ns(msg.header.stamp) <= (run.progress.first_ns or run.request.not_before_ns):
-            return  # the end of an earlier episode
         reason = EndReason.SUCCEEDED if msg.event == EpisodeEvent.SUCCESS else EndReason.FAILED
         self._worker.end(reason, msg.message or f"{msg.task}: {reason.name.lower()}", only=run)
 
@@ -330,7 +309,10 @@ class PolicyNode(LifecycleNode):
                 status=progress.waiting_for or "running"))
 
     def _on_timer(self) -> None:
-        self._watch_guard()
+        run = self._worker.run
+        fault = self._guard.lasting_fault(run.request.run_id) if run is not None else None
+        if fault is not None:
+            self._worker.end(EndReason.SAFETY_STOP, fault, only=run)
         self._publish_status()
 
     def _publish_status(self, run: PolicyRun | None = None) -> None:
