@@ -21,6 +21,7 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 from vla_msgs.action import RunPolicy
 from vla_msgs.msg import EpisodeEvent, PolicyStatus, RobotCommand, SafetyStatus
+
 from vla_policy.contract import RobotContract, load_contract
 from vla_policy.types import Pose, seconds_to_ns
 from vla_policy_node import messages
@@ -109,10 +110,13 @@ class PolicyRig:
     def _connect(self) -> None:
         contract, node = self.contract, self.node
         noise = np.random.default_rng(0)
-        self._cameras = {name: node.create_publisher(Image, camera.topic, RELIABLE)
-                         for name, camera in contract.cameras.items()}
-        self._pictures = {name: noise.integers(0, 256, (camera.height, camera.width, 3), dtype=np.uint8)
-                          for name, camera in contract.cameras.items()}
+        self._cameras = {
+            name: node.create_publisher(Image, camera.topic, RELIABLE) for name, camera in contract.cameras.items()
+        }
+        self._pictures = {
+            name: noise.integers(0, 256, (camera.height, camera.width, 3), dtype=np.uint8)
+            for name, camera in contract.cameras.items()
+        }
         self._joints = node.create_publisher(JointState, contract.joints.topic, RELIABLE)
         self._pose = node.create_publisher(PoseStamped, contract.pose.topic, RELIABLE)
         self._instruction = node.create_publisher(String, "/instruction", RELIABLE)
@@ -152,7 +156,8 @@ class PolicyRig:
         end_s = time.monotonic() + DEADLINE_S
         while not condition():
             assert time.monotonic() < end_s, (
-                f"no {what} within {DEADLINE_S} s; last status {self.statuses[-1:]}, safety {self.safety[-1:]}")
+                f"no {what} within {DEADLINE_S} s; last status {self.statuses[-1:]}, safety {self.safety[-1:]}"
+            )
             time.sleep(0.02)
 
     def until_idle(self) -> None:
@@ -174,8 +179,9 @@ class PolicyRig:
 
     def tell(self, event: int, message: str = "") -> None:
         """Publish the end of an episode."""
-        self._episode.publish(EpisodeEvent(header=messages.make_header(self.now_ns(), ""), event=event, task="drawer",
-                                           message=message))
+        self._episode.publish(
+            EpisodeEvent(header=messages.make_header(self.now_ns(), ""), event=event, task="drawer", message=message)
+        )
 
     def call(self, client: Any, request: Any) -> Any:
         """A service's answer."""
@@ -195,6 +201,7 @@ class PolicyRig:
 
     def until_run(self, instruction: str) -> PolicyStatus:
         """The first status of a step of a run with this instruction."""
+
         def found() -> list[PolicyStatus]:
             return [s for s in list(self.statuses) if s.instruction == instruction and s.inferences]
 

@@ -15,14 +15,17 @@ from bundles import write_bundle
 from conftest import Spawn, Spawned
 from guard_rig import twist_values
 from policy_rig import DEADLINE_S, PolicyRig, patient_contract, policy_command
+from vla_msgs.msg import PolicyStatus, SafetyStatus
+
 from sim_bridges.tabletop.scene import BLOCKS
 from sim_bridges.tabletop.tasks import TASKS
-from vla_msgs.msg import PolicyStatus, SafetyStatus
 from vla_policy.run import EndReason
 from vla_policy.types import Pose
 
 BRINGUP = ["ros2", "launch", "vla_policy", "bringup.launch.py"]
-SENTENCES = sorted({phrase.format(colour=colour) for task in TASKS.values() for phrase in task.phrases for colour in BLOCKS})
+SENTENCES = sorted(
+    {phrase.format(colour=colour) for task in TASKS.values() for phrase in task.phrases for colour in BLOCKS}
+)
 SILENT_SOON_S = 3.0
 
 
@@ -81,16 +84,21 @@ def assert_all_end(nodes: dict[str, psutil.Process]) -> None:
 # ---- what is refused --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["epsodes:=3"], ["unknown launch argument 'epsodes'", "did you mean 'episodes'", "instruction"]),
-    (["sim:=nonsense"], ["sim:=nonsense", "known: tabletop, none"]),
-    (["pace:=locksteep"], ["pace:=locksteep", "did you mean 'lockstep'"]),
-    (["episodes:=x"], ["episodes:=x", "whole number"]),
-    (["sim:=none", "robot:="], ["sim:=none needs robot:=NAME"]),
-    (["sim:=none", "robot:=ur5", "policy:=."], ["got 'ur5'", "did you mean 'ur5e'"]),
-    (["policy:=tabeltop"], ["got 'tabeltop'", "policies"]),
-])
-def test_a_wrong_argument_starts_nothing(launch: Callable[..., Spawned], arguments: list[str], words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["epsodes:=3"], ["unknown launch argument 'epsodes'", "did you mean 'episodes'", "instruction"]),
+        (["sim:=nonsense"], ["sim:=nonsense", "known: tabletop, none"]),
+        (["pace:=locksteep"], ["pace:=locksteep", "did you mean 'lockstep'"]),
+        (["episodes:=x"], ["episodes:=x", "whole number"]),
+        (["sim:=none", "robot:="], ["sim:=none needs robot:=NAME"]),
+        (["sim:=none", "robot:=ur5", "policy:=."], ["got 'ur5'", "did you mean 'ur5e'"]),
+        (["policy:=tabeltop"], ["got 'tabeltop'", "policies"]),
+    ],
+)
+def test_a_wrong_argument_starts_nothing(
+    launch: Callable[..., Spawned], arguments: list[str], words: list[str]
+) -> None:
     process = launch(*arguments)
     assert process.wait() == 1
     assert all(word in process.output for word in words), process.output
@@ -102,8 +110,12 @@ def test_a_policy_for_another_robot_ends_the_launch_with_both_values(launch: Cal
     process = launch("sim:=none", "robot:=ur5e")
     assert process.wait() == 1
     line = next(line for line in process.output.splitlines() if "does not fit robot 'ur5e'" in line)
-    for words in ("action rate_hz: bundle 20.0, robot 10.0", "base_frame: bundle base_link, robot base",
-                  "camera 'static': bundle 224x224, robot 640x480", "choose another policy"):
+    for words in (
+        "action rate_hz: bundle 20.0, robot 10.0",
+        "base_frame: bundle base_link, robot base",
+        "camera 'static': bundle 224x224, robot 640x480",
+        "choose another policy",
+    ):
         assert words in line
     assert "the policy node refused to start" in process.output
 
@@ -131,8 +143,9 @@ def test_a_simulator_that_cannot_start_ends_the_launch(launch: Callable[..., Spa
 
 
 def test_episodes_are_played_told_and_written(launch: Callable[..., Spawned], tmp_path: Path) -> None:
-    process = launch("episodes:=1", "tasks:=press_button", "seed:=5", f"output:={tmp_path}",
-                     f"summary:={tmp_path / 'also.json'}")
+    process = launch(
+        "episodes:=1", "tasks:=press_button", "seed:=5", f"output:={tmp_path}", f"summary:={tmp_path / 'also.json'}"
+    )
     assert process.wait(150) == 0, process.output
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary == json.loads((tmp_path / "also.json").read_text())
@@ -162,8 +175,9 @@ def test_ctrl_c_in_an_episode_leaves_no_process(launch: Callable[..., Spawned]) 
 # ---- a policy that is killed ------------------------------------------------------------------------------------
 
 
-def test_a_policy_that_is_killed_while_the_arm_moves(launch: Callable[..., Spawned], make_rig: Callable[..., PolicyRig],
-                                                     spawn: Spawn, contract: Path, bundle: Path) -> None:
+def test_a_policy_that_is_killed_while_the_arm_moves(
+    launch: Callable[..., Spawned], make_rig: Callable[..., PolicyRig], spawn: Spawn, contract: Path, bundle: Path
+) -> None:
     instruction = SENTENCES[0]
     process = launch("pace:=realtime", f"instruction:={instruction}")
     process.wait_for("drives the robot", timeout_s=120)
@@ -181,8 +195,14 @@ def test_a_policy_that_is_killed_while_the_arm_moves(launch: Callable[..., Spawn
     assert nodes["guard_node"].is_running() and nodes["sim_node"].is_running()
 
     again = spawn(policy_command(contract, bundle))
-    rig.until(lambda: rig.statuses and rig.statuses[-1].state == PolicyStatus.IDLE
-              and rig.statuses[-1].header.stamp.sec >= rig.safety[-1].header.stamp.sec, "new policy")
+    rig.until(
+        lambda: (
+            rig.statuses
+            and rig.statuses[-1].state == PolicyStatus.IDLE
+            and rig.statuses[-1].header.stamp.sec >= rig.safety[-1].header.stamp.sec
+        ),
+        "new policy",
+    )
     rig.reset()
     goal = rig.send(instruction)
     rig.until_moving()
@@ -201,8 +221,16 @@ def test_a_robot_whose_drivers_run_already(spawn: Spawn, make_rig: Callable[...,
     contract = patient_contract("ur5e", tmp_path)
     bundle = write_bundle(tmp_path / "bundle", contract, ("open the drawer",))
     rig = make_rig(contract, home=Pose(np.array([0.0, -0.5, 0.3]), np.array([1.0, 0.0, 0.0, 0.0])))
-    process = spawn([*BRINGUP, "sim:=none", f"robot:={contract}", f"policy:={bundle}", "headless:=true",
-                     "instruction:=open the drawer"])
+    process = spawn(
+        [
+            *BRINGUP,
+            "sim:=none",
+            f"robot:={contract}",
+            f"policy:={bundle}",
+            "headless:=true",
+            "instruction:=open the drawer",
+        ]
+    )
     process.wait_for("drives the robot", timeout_s=120)
     rig.until_moving()
     assert rig.arm[-1].header.frame_id == "base"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from vla_msgs.msg import SafetyStatus
+
 from vla_policy_node.guard_watch import GUARD_SETTLE_S, GUARD_SILENT_S, GuardWatch
 
 LATCHED = SafetyStatus(state=SafetyStatus.STOPPED, message="emergency stop requested")

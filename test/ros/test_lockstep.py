@@ -13,6 +13,8 @@ from bundles import write_bundle
 from conftest import Spawn, Spawned
 from guard_rig import ROBOTS, guard_command
 from policy_rig import policy_command
+from test_sim_node import sim_command
+
 from sim_bridges import ros_rollout
 from sim_bridges.registry import make_sim
 from sim_bridges.results import EpisodeResult
@@ -20,7 +22,6 @@ from sim_bridges.rollout import rollout
 from sim_bridges.ros_rollout import RosRollout
 from sim_bridges.tabletop.scene import BLOCKS
 from sim_bridges.tabletop.tasks import TASKS
-from test_sim_node import sim_command
 from vla_policy.contract import RobotContract, load_contract
 from vla_policy.errors import ConfigError, VlaError
 from vla_policy.policy import Policy
@@ -37,7 +38,9 @@ def bundle_folder(folder: Path) -> Path:
     try:
         return find_policy("tabletop")
     except ConfigError:
-        sentences = [phrase.format(colour=colour) for task in TASKS.values() for phrase in task.phrases for colour in BLOCKS]
+        sentences = [
+            phrase.format(colour=colour) for task in TASKS.values() for phrase in task.phrases for colour in BLOCKS
+        ]
         return write_bundle(folder / "bundle", "tabletop", sentences)
 
 

@@ -13,6 +13,7 @@ from conftest import Spawn
 from guard_rig import guard_command
 from policy_rig import Goal, PolicyRig, patient_contract, policy_command
 from vla_msgs.msg import EpisodeEvent, PolicyStatus, SafetyStatus
+
 from vla_policy.run import EndReason
 
 OPEN, CLOSE = "open the drawer", "close the drawer"

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 
 import numpy as np
 import pytest
+
 from vla_policy.run import EndReason, RunEnd, RunRequest
 from vla_policy.types import ActionChunk
 from vla_policy_node.run_worker import RunWorker
@@ -19,8 +20,9 @@ CHUNK = ActionChunk(0, 1, np.zeros((1, 7)), 1, 1)
 class ScriptedRun:
     """A run that does what `poll` says, once a notification; `began` and `end` are futures to wait for."""
 
-    def __init__(self, run_id: int, poll: Callable[[], ActionChunk | RunEnd | None] = lambda: None,
-                 refused: RunEnd | None = None) -> None:
+    def __init__(
+        self, run_id: int, poll: Callable[[], ActionChunk | RunEnd | None] = lambda: None, refused: RunEnd | None = None
+    ) -> None:
         self.request = RunRequest(run_id, "open the drawer")
         self.began: Future[int] = Future()
         self.end: Future[RunEnd] = Future()

@@ -18,9 +18,10 @@ from policy_rig import DEADLINE_S
 from rclpy.executors import SingleThreadedExecutor
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
-from sim_bridges.registry import make_sim
 from vla_msgs.msg import EpisodeEvent, GripperCommand
 from vla_msgs.srv import ResetSim
+
+from sim_bridges.registry import make_sim
 from vla_policy.contract import load_contract
 from vla_policy_node.messages import image_to_array, joint_state_to_array, make_header, stamp_to_ns
 from vla_policy_node.pace import LATCHED, RELIABLE
@@ -43,8 +44,12 @@ class SimRig:
         node = self.node = rclpy.create_node("rig", context=self.context)
         self.heard: dict[str, list[Any]] = {}
         camera_topics = {name: camera.topic for name, camera in self.contract.cameras.items()}
-        topics = {"clock": (Clock, "/clock"), "joints": (JointState, "/joint_states"), "pose": (PoseStamped, "/tcp_pose"),
-                  **{name: (Image, topic) for name, topic in camera_topics.items()}}
+        topics = {
+            "clock": (Clock, "/clock"),
+            "joints": (JointState, "/joint_states"),
+            "pose": (PoseStamped, "/tcp_pose"),
+            **{name: (Image, topic) for name, topic in camera_topics.items()},
+        }
         for name, (kind, topic) in topics.items():
             self.heard[name] = []
             node.create_subscription(kind, topic, self.heard[name].append, RELIABLE)
@@ -65,8 +70,15 @@ class SimRig:
             time.sleep(0.01)
 
     def until_ready(self) -> None:
-        self.until(lambda: self._reset.service_is_ready() and all(self.heard[name] for name in ("joints", "wrist", "pose"))
-                   and self._arm.get_subscription_count() and self._gripper.get_subscription_count(), "simulator")
+        self.until(
+            lambda: (
+                self._reset.service_is_ready()
+                and all(self.heard[name] for name in ("joints", "wrist", "pose"))
+                and self._arm.get_subscription_count()
+                and self._gripper.get_subscription_count()
+            ),
+            "simulator",
+        )
 
     def reset(self, task: str, seed: int) -> ResetSim.Response:
         answer = self._reset.call_async(ResetSim.Request(task=task, seed=seed))
@@ -75,6 +87,7 @@ class SimRig:
 
     def at(self, name: str, stamp_ns: int) -> Any:
         """The message of a stream with this stamp, once it has come."""
+
         def found() -> list[Any]:
             return [msg for msg in list(self.heard[name]) if stamp_to_ns(msg.header.stamp) == stamp_ns]
 
@@ -132,14 +145,18 @@ def test_realtime_goes_on_while_nobody_commands(spawn: Spawn, rig: SimRig) -> No
     assert "Traceback" not in process.output
 
 
-@pytest.mark.parametrize(("parameters", "env", "words"), [
-    (["sim:=tabeltop"], {}, ["sim: got 'tabeltop'", "did you mean 'tabletop'"]),
-    (["task:=open_drawr"], {}, ["open_drawr", "did you mean 'open_drawer'"]),
-    (["pace:=locksteep"], {}, ["pace: got 'locksteep'", "did you mean 'lockstep'"]),
-    ([], {"MUJOCO_GL": "egll"}, ["MUJOCO_GL", "egll", "osmesa"]),
-])
-def test_what_cannot_be_simulated_is_refused_in_one_line(spawn: Spawn, parameters: list[str], env: dict[str, str],
-                                                         words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("parameters", "env", "words"),
+    [
+        (["sim:=tabeltop"], {}, ["sim: got 'tabeltop'", "did you mean 'tabletop'"]),
+        (["task:=open_drawr"], {}, ["open_drawr", "did you mean 'open_drawer'"]),
+        (["pace:=locksteep"], {}, ["pace: got 'locksteep'", "did you mean 'lockstep'"]),
+        ([], {"MUJOCO_GL": "egll"}, ["MUJOCO_GL", "egll", "osmesa"]),
+    ],
+)
+def test_what_cannot_be_simulated_is_refused_in_one_line(
+    spawn: Spawn, parameters: list[str], env: dict[str, str], words: list[str]
+) -> None:
     process = spawn(sim_command(*parameters), env=env)
     assert process.wait() == 1
     assert "Traceback" not in process.output
@@ -187,14 +204,21 @@ def test_a_scene_is_what_the_simulator_shows_in_process_and_the_same_again(waiti
     assert stamps == sorted(set(stamps))  # stamps grow over resets
     event = waiting.heard["episode"][-1]
     assert (event.event, event.task, event.seed, event.instruction) == (
-        EpisodeEvent.START, "lift_red_block", 11, instruction)
+        EpisodeEvent.START,
+        "lift_red_block",
+        11,
+        instruction,
+    )
     assert stamp_to_ns(event.header.stamp) == stamps[-1]
 
 
-@pytest.mark.parametrize(("task", "seed", "words"), [
-    ("open_drawr", 0, ["open_drawr", "did you mean 'open_drawer'"]), ("open_drawer", -1, ["seed", "-1", "0 or more"])])
-def test_a_reset_that_cannot_be_is_refused_and_changes_nothing(waiting: SimRig, task: str, seed: int,
-                                                               words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("task", "seed", "words"),
+    [("open_drawr", 0, ["open_drawr", "did you mean 'open_drawer'"]), ("open_drawer", -1, ["seed", "-1", "0 or more"])],
+)
+def test_a_reset_that_cannot_be_is_refused_and_changes_nothing(
+    waiting: SimRig, task: str, seed: int, words: list[str]
+) -> None:
     before_ns = stamp_to_ns(waiting.reset("press_button", 1).stamp)
     waiting.at("wrist", before_ns)
     answer = waiting.reset(task, seed)

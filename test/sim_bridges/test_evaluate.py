@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundles import write_bundle
+
 from sim_bridges.evaluate import FIRST_SEED, Plan, evaluate, main, parse_arguments
 from sim_bridges.tabletop.scene import BLOCKS
 from sim_bridges.tabletop.tasks import TASKS
 from vla_policy.errors import ConfigError
 
-SENTENCES = sorted({phrase.format(colour=colour) for task in TASKS.values() for phrase in task.phrases for colour in BLOCKS})
+SENTENCES = sorted(
+    {phrase.format(colour=colour) for task in TASKS.values() for phrase in task.phrases for colour in BLOCKS}
+)
 KNOWN = ("lift", "open", "press")
 
 
@@ -49,13 +52,16 @@ def test_defaults_play_unseen_seeds_in_process() -> None:
     assert (options.over, options.seed, options.episodes, options.per_task) == ("process", FIRST_SEED, 10, None)
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["--episodes", "0"], "expected at least 1"),
-    (["--episodes", "2", "--per-task", "2"], "not allowed with"),
-    (["--sim", "nonsense"], "nonsense"),
-    (["--video", "--over", "ros"], "--output DIR"),
-    (["--video", "--output", "x"], "--over ros"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--episodes", "0"], "expected at least 1"),
+        (["--episodes", "2", "--per-task", "2"], "not allowed with"),
+        (["--sim", "nonsense"], "nonsense"),
+        (["--video", "--over", "ros"], "--output DIR"),
+        (["--video", "--output", "x"], "--over ros"),
+    ],
+)
 def test_wrong_arguments_are_refused(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         parse_arguments(arguments)
@@ -73,8 +79,19 @@ def test_the_command_ends_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def options_for(bundle: Path, *more: str) -> list[str]:
-    return ["--policy", str(bundle), "--tasks", "press_button,lift_red_block", "--episodes", "3", "--seed", "4",
-            "--time-limit", "0.8", *more]
+    return [
+        "--policy",
+        str(bundle),
+        "--tasks",
+        "press_button,lift_red_block",
+        "--episodes",
+        "3",
+        "--seed",
+        "4",
+        "--time-limit",
+        "0.8",
+        *more,
+    ]
 
 
 def test_two_workers_play_what_one_plays_and_all_is_written(bundle: Path, tmp_path: Path) -> None:
@@ -86,7 +103,11 @@ def test_two_workers_play_what_one_plays_and_all_is_written(bundle: Path, tmp_pa
         assert (one.task, one.seed, one.reason) == (other.task, other.seed, other.reason)
         assert np.array_equal(one.commands, other.commands) and one.commands.any()
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "summary.json", "commands.npz", "commands.png", "latencies.png"}
+        "summary.json",
+        "commands.npz",
+        "commands.png",
+        "latencies.png",
+    }
     summary = json.loads(extra.read_text())
     assert summary == json.loads((tmp_path / "out" / "summary.json").read_text())
     assert [row["steps"] for row in summary["rows"]] == [result.steps for result in alone]
@@ -95,8 +116,9 @@ def test_two_workers_play_what_one_plays_and_all_is_written(bundle: Path, tmp_pa
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_bundle_that_cannot_be_used_ends_in_one_line(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                       workers: str) -> None:
+def test_a_bundle_that_cannot_be_used_ends_in_one_line(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: str
+) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(bundle, broken)
     (broken / "tokenizer.json").unlink()

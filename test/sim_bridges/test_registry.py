@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from sim_bridges.registry import SIMS, make_sim
 from vla_policy.contract import load_contract
 from vla_policy.errors import ConfigError

@@ -6,23 +6,39 @@ import json
 
 import numpy as np
 import pytest
+
 from sim_bridges.results import EpisodeResult, percentiles, summarise, wilson_interval
 
 
 def episode(task: str, success: bool, seed: int = 0, **details: object) -> EpisodeResult:
-    return EpisodeResult(**{
-        "task": task, "seed": seed, "instruction": f"do {task}", "success": success,
-        "reason": "SUCCEEDED" if success else "TIME_LIMIT", "message": "", "steps": 100, "wall_s": 4.0,
-        "control_rate_hz": 25.0, "commands": np.zeros((100, 7)), "requested": np.zeros((100, 7))} | details)
+    return EpisodeResult(
+        **{
+            "task": task,
+            "seed": seed,
+            "instruction": f"do {task}",
+            "success": success,
+            "reason": "SUCCEEDED" if success else "TIME_LIMIT",
+            "message": "",
+            "steps": 100,
+            "wall_s": 4.0,
+            "control_rate_hz": 25.0,
+            "commands": np.zeros((100, 7)),
+            "requested": np.zeros((100, 7)),
+        }
+        | details
+    )
 
 
-@pytest.mark.parametrize(("successes", "trials", "low", "high"), [
-    (81, 263, 0.2553, 0.3662),  # Newcombe 1998, table I, method 3
-    (15, 148, 0.0624, 0.1605),
-    (0, 20, 0.0000, 0.1611),
-    (1, 29, 0.0061, 0.1718),
-    (25, 25, 0.8668, 1.0000),
-])
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [
+        (81, 263, 0.2553, 0.3662),  # Newcombe 1998, table I, method 3
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0000, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (25, 25, 0.8668, 1.0000),
+    ],
+)
 def test_the_interval_is_wilsons(successes: int, trials: int, low: float, high: float) -> None:
     assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=5e-5)
 
@@ -37,12 +53,14 @@ def test_percentiles() -> None:
 
 
 def test_a_summary_counts_by_task_and_in_all() -> None:
-    summary = summarise([
-        episode("lift", True, seed=1, steps=80, latencies_ms={"model": [1.0, 3.0]}),
-        episode("open", False, seed=1, on_time=0.9),
-        episode("lift", True, seed=2, steps=60, latencies_ms={"model": [2.0], "decode": [0.5]}),
-        episode("open", True, seed=2, steps=40, on_time=1.0),
-    ])
+    summary = summarise(
+        [
+            episode("lift", True, seed=1, steps=80, latencies_ms={"model": [1.0, 3.0]}),
+            episode("open", False, seed=1, on_time=0.9),
+            episode("lift", True, seed=2, steps=60, latencies_ms={"model": [2.0], "decode": [0.5]}),
+            episode("open", True, seed=2, steps=40, on_time=1.0),
+        ]
+    )
     assert (summary["episodes"], summary["success_rate"]) == (4, 0.75)
     assert summary["interval_95"] == list(wilson_interval(3, 4))
     lift, opened = summary["tasks"]
@@ -53,7 +71,11 @@ def test_a_summary_counts_by_task_and_in_all() -> None:
     assert summary["latency_ms"]["decode"]["count"] == 1
     assert summary["on_time"] == pytest.approx(0.95)
     assert [(row["task"], row["seed"], row["success"]) for row in summary["rows"]] == [
-        ("lift", 1, True), ("open", 1, False), ("lift", 2, True), ("open", 2, True)]
+        ("lift", 1, True),
+        ("open", 1, False),
+        ("lift", 2, True),
+        ("open", 2, True),
+    ]
     json.dumps(summary, allow_nan=False)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+
 from sim_bridges.registry import make_sim
 from sim_bridges.rollout import rollout
 from sim_bridges.sim import Sim
@@ -85,8 +86,15 @@ def test_the_same_seed_gives_the_same_episode_whatever_came_before(sim: Sim) -> 
 
 def test_what_the_guard_stops_ends_the_episode(sim: Sim) -> None:
     decisions: list[Decision] = []
-    result = rollout(sim, ConstantPolicy([float("nan")] * 7), CONTRACT, "open_drawer", 3, 1.0,
-                     watch=lambda observation, decision: decisions.append(decision))
+    result = rollout(
+        sim,
+        ConstantPolicy([float("nan")] * 7),
+        CONTRACT,
+        "open_drawer",
+        3,
+        1.0,
+        watch=lambda observation, decision: decisions.append(decision),
+    )
     assert result.reason == "SAFETY_STOP"
     assert "finite" in result.message or "nan" in result.message.lower()
     assert result.steps == 0 and len(decisions) == 1

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+
 from policies import CONFIG, live_model, model_file
 from vla_policy.checkpoint import Bundle, save_bundle
 from vla_policy.contract import load_contract
@@ -27,8 +28,15 @@ def write_bundle(folder: Path, contract: Path | str, sentences: Iterable[str], *
     tokenizer = Tokenizer.build(list(sentences))
     names = proprioception_names(robot, file.model.proprioception_joints)
     rng = np.random.default_rng(0)
-    save_bundle(folder, Bundle(
-        model=live_model(file, robot, tokenizer.vocabulary_size), file=file, contract=robot, tokenizer=tokenizer,
-        state_normalizer=Normalizer.fit(rng.normal(size=(50, len(names))), names),
-        action_normalizer=Normalizer.fit(rng.uniform(-STEP_M, STEP_M, (50, 6)), robot.action_names[:6])))
+    save_bundle(
+        folder,
+        Bundle(
+            model=live_model(file, robot, tokenizer.vocabulary_size),
+            file=file,
+            contract=robot,
+            tokenizer=tokenizer,
+            state_normalizer=Normalizer.fit(rng.normal(size=(50, len(names))), names),
+            action_normalizer=Normalizer.fit(rng.uniform(-STEP_M, STEP_M, (50, 6)), robot.action_names[:6]),
+        ),
+    )
     return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from vla_policy.errors import ConfigError
 from vla_policy.resources import find_contract, find_policy
 

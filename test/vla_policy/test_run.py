@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+
 from vla_policy.errors import ActionError, InstructionError, ObservationError
 from vla_policy.observation.buffer import Channel, ObservationBuffer, Sample
 from vla_policy.run import FIRST_OBSERVATION_S, EndReason, PolicyRun, RunEnd, RunRequest
@@ -39,13 +40,25 @@ class ScriptedPolicy:
 class Scene:
     """A run with one camera and the joints, fed and polled by hand; steady time equals ROS time unless told."""
 
-    def __init__(self, request: RunRequest | None = None, slack_ms: int = 25,
-                 decode: Callable[[Sample], Observation] | None = None) -> None:
+    def __init__(
+        self,
+        request: RunRequest | None = None,
+        slack_ms: int = 25,
+        decode: Callable[[Sample], Observation] | None = None,
+    ) -> None:
         self.policy = ScriptedPolicy()
-        self.buffer = ObservationBuffer([Channel("camera.eye", "/eye", 300 * MS), Channel("joints", "/joints", 200 * MS)])
-        self.run = PolicyRun(request or RunRequest(7, "open the drawer"), self.policy, self.buffer,
-                             decode or (lambda sample: Observation(sample.asof_ns, {}, np.zeros(8), None)),
-                             ["eye"], slack_ms * MS, LOST_AFTER_S)
+        self.buffer = ObservationBuffer(
+            [Channel("camera.eye", "/eye", 300 * MS), Channel("joints", "/joints", 200 * MS)]
+        )
+        self.run = PolicyRun(
+            request or RunRequest(7, "open the drawer"),
+            self.policy,
+            self.buffer,
+            decode or (lambda sample: Observation(sample.asof_ns, {}, np.zeros(8), None)),
+            ["eye"],
+            slack_ms * MS,
+            LOST_AFTER_S,
+        )
         assert self.run.begin() is None
 
     def feed(self, stamp_ms: int, *channels: str) -> None:
@@ -222,6 +235,15 @@ def test_progress_tells_ages_and_timings() -> None:
 
 def test_the_numbers_of_reasons_never_change() -> None:
     assert [reason.name for reason in EndReason] == [
-        "SUCCEEDED", "TIME_LIMIT", "CANCELED", "SAFETY_STOP", "OBSERVATION_LOST", "INSTRUCTION_REFUSED", "FAILED",
-        "POLICY_ERROR", "DEACTIVATED", "OBSERVATION_INVALID"]
+        "SUCCEEDED",
+        "TIME_LIMIT",
+        "CANCELED",
+        "SAFETY_STOP",
+        "OBSERVATION_LOST",
+        "INSTRUCTION_REFUSED",
+        "FAILED",
+        "POLICY_ERROR",
+        "DEACTIVATED",
+        "OBSERVATION_INVALID",
+    ]
     assert list(EndReason) == list(range(10))
