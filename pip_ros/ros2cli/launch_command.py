@@ -6,11 +6,10 @@ import argparse
 from pathlib import Path
 
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+from launch import LaunchDescription, LaunchService
 from launch._refuse import nearest
 from launch.actions import IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-
-from launch import LaunchDescription, LaunchService
 
 from .main import CommandError
 

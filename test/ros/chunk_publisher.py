@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import rclpy
 from vla_msgs.msg import ActionChunk as ActionChunkMsg
+
 from vla_policy.contract import load_contract
 from vla_policy.types import ActionChunk
 from vla_policy_node.messages import chunk_to_msg

@@ -19,6 +19,7 @@ from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 from vla_msgs.msg import ActionChunk as ActionChunkMsg
 from vla_msgs.msg import RobotCommand, SafetyStatus
+
 from vla_policy.contract import RobotContract, load_contract
 from vla_policy.types import ActionChunk, Pose
 from vla_policy_node import messages

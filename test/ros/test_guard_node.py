@@ -17,6 +17,7 @@ from guard_rig import ROBOTS, GuardRig, guard_command, relaxed_contract, twist_v
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from vla_msgs.msg import SafetyStatus
+
 from vla_policy.action.guard import Guard, GuardState, StopReason
 from vla_policy.types import Observation, Pose
 from vla_policy_node.messages import chunk_from_msg, end_of_run_msg, ns_to_stamp

@@ -18,6 +18,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.image import message_to_cvimage
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from vla_msgs.msg import ActionChunk as ActionChunkMsg
+
 from vla_policy.contract import Camera, RobotContract, load_contract
 from vla_policy.errors import ContractError, ObservationError
 from vla_policy.types import ActionChunk, Command, Pose

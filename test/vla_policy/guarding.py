@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from vla_policy.contract import RobotContract, parse_contract
 from vla_policy.types import ActionChunk, Observation, Pose
 

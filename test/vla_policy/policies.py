@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from vla_policy.checkpoint import Bundle
 from vla_policy.contract import RobotContract, load_contract
 from vla_policy.errors import ConfigError

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from vla_policy.contract import load_contract
 from vla_policy.errors import ObservationError
 from vla_policy.observation.buffer import (

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from vla_policy import contract as contract_module
 from vla_policy.contract import load_contract, parse_contract
 from vla_policy.errors import ContractError

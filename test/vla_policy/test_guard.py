@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from guarding import CENTRE, DT_NS, chunk, joint_contract, pose_contract, state, twist_contract, twist_rows
+
 from vla_policy.action.guard import Decision, Guard, GuardState, StopReason
 from vla_policy.contract import RobotContract, load_contract
 from vla_policy.types import ActionChunk, Observation

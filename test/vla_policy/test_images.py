@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from rosbags.image import message_to_cvimage
+
 from vla_policy.contract import ENCODINGS, Camera
 from vla_policy.errors import ObservationError
 from vla_policy.observation.images import check_camera, decode_compressed, decode_image

@@ -7,6 +7,7 @@ import pytest
 from guarding import CENTRE, UPRIGHT, joint_contract, pose_contract, state, twist_contract
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from vla_policy.action.limits import GripperLimiter, JointLimiter, PoseLimiter, TwistLimiter, arm_limiter, outside
 from vla_policy.action.rotation import quaternion_from_rotvec, rotation_between
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from policies import SENTENCES, tabletop
 from sim_bridges.rollout import rollout
 from sim_bridges.tabletop import TASKS, TabletopSim

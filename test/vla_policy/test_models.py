@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from rich.console import Console
+
 from vla_policy import models
 from vla_policy.model import combinations
 from vla_policy.model.registry import FORMULATIONS, HEADS

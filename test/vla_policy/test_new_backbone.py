@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from test_matrix import EPISODE_TASK, LENGTH, SENTENCES, SIDE, bundle_of, check_streaming, train_two_steps
+
 from policies import CONFIG
 from sim_bridges.rollout import rollout
 from sim_bridges.tabletop import TabletopSim
-from test_matrix import EPISODE_TASK, LENGTH, SENTENCES, SIDE, bundle_of, check_streaming, train_two_steps
 from vla_policy.checkpoint import load_bundle, save_bundle
 from vla_policy.errors import ConfigError
 from vla_policy.model.config import ModelFile

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from vla_policy.errors import BundleError
 from vla_policy.normalizer import Normalizer
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from policies import bundle, observation
 from vla_policy.checkpoint import save_bundle
 from vla_policy.contract import parse_contract

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+
 from policies import observation, tabletop
 from vla_policy.errors import ContractError, ObservationError
 from vla_policy.observation.proprioception import proprioception, proprioception_names, rotation_6d

@@ -5,8 +5,15 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from vla_policy.action.rotation import (mean_rotvec, multiply, quaternion_from_rotvec, rotate, rotation_between,
-                                        rotvec_from_quaternion)
+
+from vla_policy.action.rotation import (
+    mean_rotvec,
+    multiply,
+    quaternion_from_rotvec,
+    rotate,
+    rotation_between,
+    rotvec_from_quaternion,
+)
 
 part = st.floats(-1.7, 1.7)
 rotvecs = st.tuples(part, part, part).map(np.array).filter(lambda vector: np.linalg.norm(vector) < 3.1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from guarding import DT_NS, chunk, pose_contract, twist_contract
+
 from vla_policy.action.schedule import Blend, ChunkSchedule
 
 

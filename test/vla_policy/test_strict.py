@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import pytest
+
 from vla_policy.errors import ConfigError, nearest
 from vla_policy.strict import StrictModel, load_yaml, parse
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
+
 from vla_policy.contract import RobotContract, load_contract
 from vla_training.datasets.lerobot import Shard, ShardWriter, finalize
 from vla_training.demonstrator import features

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from vla_training.augment import augment, shift
 from vla_training.config import Augmentation
 

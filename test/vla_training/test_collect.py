@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fabricated import tabletop
+
 from sim_bridges.tabletop.sim import TabletopSim
 from vla_policy.errors import VlaError
 from vla_training.collect import main, parse_counts

@@ -8,6 +8,7 @@ import pytest
 import torch
 from fabricated import tabletop, write_config, write_dataset
 from rich.console import Console
+
 from vla_policy.errors import ConfigError
 from vla_policy.model.config import ModelFile, load_model_file
 from vla_training.grounding import PlaceScale, Scenes, load_scenes, scene_batch

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from fabricated import LENGTHS, SENTENCES, episode_columns, tabletop, write_dataset
+
 from vla_policy.errors import ConfigError
 from vla_training.datasets.frames import cached_frames
 from vla_training.datasets.lerobot import LeRobotDataset, ShardWriter, finalize

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from vla_policy.model.vla import ModelOutput
 from vla_training.config import Losses
 from vla_training.losses import Targets, masked_mean, total_loss

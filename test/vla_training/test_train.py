@@ -10,6 +10,7 @@ import pytest
 import torch
 from fabricated import tabletop, write_config, write_dataset
 from rich.console import Console
+
 from vla_policy.checkpoint import load_bundle
 from vla_policy.errors import ConfigError
 from vla_policy.policy import Policy

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fabricated import LENGTHS, tabletop, write_config, write_dataset
+
 from vla_policy.errors import ConfigError
 from vla_training.config import Source, load_training_file
 from vla_training.datasets.windows import (

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
-from geometry_msgs.msg import PoseStamped
 from vla_msgs.msg import EpisodeEvent
 
 from sim_bridges.sim import Episode

@@ -22,13 +22,13 @@ from queue import Empty, Queue
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
 from sim_bridges.tabletop.sim import TabletopSim
 from sim_bridges.tabletop.tasks import TASKS, find_task
 from vla_policy.contract import RobotContract, load_contract
 from vla_policy.errors import ConfigError, VlaError
 from vla_policy.policy import Policy
 from vla_policy.resources import find_contract
-
 from vla_training.datasets.lerobot import Shard, ShardWriter, finalize
 from vla_training.demonstrator import Recording, demonstrate, features
 from vla_training.provenance import provenance

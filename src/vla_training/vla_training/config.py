@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
+
 from vla_policy.errors import ConfigError
 from vla_policy.model.config import ModelFile, load_model_file
 from vla_policy.strict import StrictModel, parse

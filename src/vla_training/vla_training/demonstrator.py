@@ -13,6 +13,7 @@ from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sim_bridges.tabletop.arm import FINGER_OPEN_M, rotation_matrix
 from sim_bridges.tabletop.experts import Expert
 from sim_bridges.tabletop.sim import TOOL_DOWN, TabletopSim
@@ -22,7 +23,6 @@ from vla_policy.contract import RobotContract
 from vla_policy.observation.resize import resize_image
 from vla_policy.policy import Policy
 from vla_policy.types import ActionChunk, Observation
-
 from vla_training.datasets.lerobot import Feature
 from vla_training.sentences import act_offset
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
 from vla_policy.contract import RobotContract
 from vla_policy.errors import ConfigError
 from vla_policy.model.config import ModelConfig

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
-from vla_policy.model.vla import ModelOutput
 
+from vla_policy.model.vla import ModelOutput
 from vla_training.config import Losses
 
 

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import load_file, save_file
 from torch import nn
+
 from vla_policy.contract import RobotContract, load_contract, parse_contract
 from vla_policy.errors import ConfigError, VlaError
 from vla_policy.model.config import ModelFile, load_model_file
@@ -28,7 +29,6 @@ from vla_policy.model.tokenizer import Tokenizer
 from vla_policy.model.vla import VLAModel, build_model
 from vla_policy.normalizer import Normalizer
 from vla_policy.resources import find_contract
-
 from vla_training.grounding import PlaceScale, Scenes, fit_state, load_scenes, scene_batch
 from vla_training.losses import place_loss
 from vla_training.optimization import AveragedWeights, autocast, learning_rate_at, make_optimizer

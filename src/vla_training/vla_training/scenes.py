@@ -15,6 +15,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
+
 from sim_bridges.tabletop.sim import TabletopSim
 from vla_policy.contract import RobotContract, load_contract
 from vla_policy.errors import VlaError
@@ -22,7 +23,6 @@ from vla_policy.model.config import ModelConfig, load_model_file
 from vla_policy.observation.proprioception import proprioception
 from vla_policy.observation.resize import resize_image
 from vla_policy.resources import find_contract
-
 from vla_training.grounding import Scenes, save_scenes
 from vla_training.sentences import all_sentences
 from vla_training.workers import workers

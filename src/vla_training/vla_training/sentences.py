@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sim_bridges.tabletop.scene import BLOCKS
 from sim_bridges.tabletop.tasks import TASKS, Family
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from vla_policy.errors import VlaError
 
+from vla_policy.errors import VlaError
 from vla_training.datasets.lerobot import LeRobotDataset
 
 

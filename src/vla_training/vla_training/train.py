@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
 from vla_policy.action.codec import ActionCodec
 from vla_policy.checkpoint import Bundle, check_fits, load_bundle, save_bundle
 from vla_policy.contract import RobotContract, load_contract
@@ -29,7 +30,6 @@ from vla_policy.model.tokenizer import Tokenizer
 from vla_policy.model.vla import VLAModel, build_model
 from vla_policy.normalizer import Normalizer
 from vla_policy.resources import find_contract
-
 from vla_training.config import TrainingConfig, load_training_file
 from vla_training.curves import LossCurves
 from vla_training.datasets.windows import Demonstrations, load_demonstrations

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
 from vla_policy.action.codec import ActionCodec
 from vla_policy.model.config import ModelConfig
 from vla_policy.model.tokenizer import Tokenizer
 from vla_policy.model.vla import VLAModel
 from vla_policy.normalizer import Normalizer
-
 from vla_training.augment import augment
 from vla_training.config import Stage, TrainingConfig
 from vla_training.datasets.windows import Demonstrations, WindowIndex, draw_windows, gather_images

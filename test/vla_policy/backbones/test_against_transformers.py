@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 from twins import BATCH, CAMERAS, QUERIES, SIDE, pixels, query_ids, text_ids, twin
+
 from vla_policy.model.backbones.base import Backbone
 
 

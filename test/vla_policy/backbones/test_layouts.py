@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen2VLImageProcessorPil
 from twins import BATCH, CAMERAS, QUERIES, SIDE, pixels, query_ids, text_ids, twin
+
 from vla_policy.errors import ConfigError
 from vla_policy.model.backbones.base import Backbone
 from vla_policy.model.backbones.patch_layout import flat_patches, rope_positions

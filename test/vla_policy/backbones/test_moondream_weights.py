@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, layer_norm
 from twins import SIDE, pixels, query_ids, text_ids, twin
+
 from vla_policy.errors import ConfigError
 from vla_policy.model.backbones.base import Backbone
 from vla_policy.model.backbones.moondream import load_published

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
 from vla_policy.errors import ConfigError
 from vla_policy.model.backbones.base import Backbone
 from vla_policy.model.config import ModelConfig

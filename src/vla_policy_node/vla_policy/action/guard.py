@@ -14,7 +14,7 @@ import numpy as np
 from vla_policy.action.limits import GripperLimiter, arm_limiter, outside
 from vla_policy.action.schedule import Blend, ChunkSchedule, ScheduledRow
 from vla_policy.contract import RobotContract
-from vla_policy.types import NS_PER_S, ActionChunk, Command, Observation, seconds_to_ns
+from vla_policy.types import NS_PER_S, ActionChunk, Command, Observation
 
 _SAME = 1e-9  # values closer than this (m/s, rad/s, m, rad, fraction) differ by rounding only
 

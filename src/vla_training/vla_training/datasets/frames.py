@@ -9,9 +9,9 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from rich.progress import Progress
+
 from vla_policy.errors import ConfigError
 from vla_policy.observation.resize import resize_image
-
 from vla_training.datasets.lerobot import LeRobotDataset
 from vla_training.datasets.video import read_video
 

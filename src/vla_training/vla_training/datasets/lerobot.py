@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from vla_policy.errors import ConfigError
 
+from vla_policy.errors import ConfigError
 from vla_training.datasets.video import VideoWriter
 
 VERSION = "v3.0"

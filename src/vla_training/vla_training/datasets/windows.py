@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from vla_policy.contract import RobotContract
 from vla_policy.errors import ConfigError, nearest
 from vla_policy.model.config import ModelConfig
 from vla_policy.observation.proprioception import proprioception
 from vla_policy.types import Observation, Pose
-
 from vla_training.config import Source
 from vla_training.datasets.frames import cached_frames
 from vla_training.datasets.lerobot import Episode, LeRobotDataset

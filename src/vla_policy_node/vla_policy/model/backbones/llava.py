@@ -10,12 +10,23 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from transformers import (LlavaConfig, LlavaForConditionalGeneration, LlavaNextConfig,
-                          LlavaNextForConditionalGeneration, LlavaOnevisionConfig,
-                          LlavaOnevisionForConditionalGeneration)
+from transformers import (
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+)
 
-from vla_policy.model.backbones.pretrained import (CLIP_MEAN, CLIP_STD, SO400M, TWIN_TEXT, TWIN_VISION,
-                                                   PretrainedBackbone)
+from vla_policy.model.backbones.pretrained import (
+    CLIP_MEAN,
+    CLIP_STD,
+    SO400M,
+    TWIN_TEXT,
+    TWIN_VISION,
+    PretrainedBackbone,
+)
 
 
 class Llava(PretrainedBackbone):
