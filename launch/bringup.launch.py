@@ -1,8 +1,8 @@
 """Brings up a robot or simulator, the policy and the guard, and plays instructed episodes.
 
-    ros2 launch vla_policy bringup.launch.py                                       ten episodes in the embedded simulator
-    ros2 launch vla_policy bringup.launch.py instruction:='open the drawer'        one instruction, until you stop it
-    ros2 launch vla_policy bringup.launch.py sim:=none robot:=ur5e policy:=DIR     a real robot whose drivers already run
+    ros2 launch vla_policy bringup.launch.py                                     ten episodes in the embedded simulator
+    ros2 launch vla_policy bringup.launch.py instruction:='open the drawer'      one instruction, until you stop it
+    ros2 launch vla_policy bringup.launch.py sim:=none robot:=ur5e policy:=DIR   a real robot whose drivers already run
 """
 
 from launch import LaunchContext, LaunchDescription
@@ -24,7 +24,7 @@ ARGUMENTS = {
     "device": ("auto", "auto, cpu or cuda"),
     "instruction": ("", "follow this instruction instead of playing episodes"),
     "task": ("", "first scene of the simulator (default: its first task)"),
-    "episodes": ("", "instructed episodes to play, then end; 0: stay up (default: 10, or 0 with an instruction or a robot)"),
+    "episodes": ("", "episodes to play, then end; 0: stay up (default: 10, or 0 with an instruction or a robot)"),
     "tasks": ("all", "tasks of the episodes: all, or names separated by commas"),
     "headless": ("auto", "true: no window; false: open the console; auto: open it where there is a screen"),
     "seed": ("1000000", "seed of the first scene"),
@@ -51,7 +51,8 @@ def bring_up(context: LaunchContext) -> list:
     pace = "realtime" if on_robot else given["pace"]
     contract = str(find_contract(given["robot"] or given["sim"]))
     policy = include("policy", contract=contract, bundle=str(find_policy(given["policy"])), pace=pace,
-                     use_sim_time=str(pace == "lockstep").lower(), device=given["device"], instruction=given["instruction"])
+                     use_sim_time=str(pace == "lockstep").lower(), device=given["device"],
+                     instruction=given["instruction"])
     watched = given["headless"] == "false" or (given["headless"] == "auto" and "DISPLAY" in context.environment)
     shared = [policy] + ([console(contract)] if watched else [])
     if on_robot:

@@ -18,8 +18,8 @@ def generate_launch_description() -> LaunchDescription:
     share = FindPackageShare("vla_policy")
     policy = policy_node()
     return LaunchDescription([
-        DeclareLaunchArgument("contract", default_value=PathJoinSubstitution([share, "config", "robots", "tabletop.yaml"]),
-                              description="robot contract file"),
+        DeclareLaunchArgument("contract", description="robot contract file",
+                              default_value=PathJoinSubstitution([share, "config", "robots", "tabletop.yaml"])),
         DeclareLaunchArgument("bundle", default_value=PathJoinSubstitution([share, "policies", "tabletop"]),
                               description="folder of the policy bundle"),
         DeclareLaunchArgument("pace", default_value="realtime", choices=["realtime", "lockstep"],
@@ -27,7 +27,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("use_sim_time", default_value="false", choices=["true", "false"],
                               description="take time from /clock"),
         DeclareLaunchArgument("device", default_value="auto", description="auto, cpu or cuda"),
-        DeclareLaunchArgument("instruction", default_value="", description="follow this as soon as the policy is active"),
+        DeclareLaunchArgument("instruction", default_value="", description="follow this once the policy is active"),
         image_transport(),
         guard_node(),
         policy,

@@ -1,4 +1,7 @@
-"""Starts the simulator node: the robot's topics, /clock in lockstep, /sim/reset. Arguments: `ros2 launch vla_policy sim.launch.py -s`."""
+"""Starts the simulator node: the robot's topics, /clock in lockstep, /sim/reset.
+
+Arguments: `ros2 launch vla_policy sim.launch.py -s`.
+"""
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument
@@ -19,7 +22,7 @@ def generate_launch_description() -> LaunchDescription:
                               description="robot contract file"),
         DeclareLaunchArgument("pace", default_value="realtime", choices=["realtime", "lockstep"],
                               description="realtime: as a robot; lockstep: sim time waits for each command"),
-        DeclareLaunchArgument("task", default_value="", description="task of the first scene (default: the first task)"),
+        DeclareLaunchArgument("task", default_value="", description="task of the first scene (default: the first)"),
         DeclareLaunchArgument("seed", default_value="0", description="seed of the first scene"),
         image_transport(),
         Node(package="sim_bridges", executable="sim_node", name="sim_node", output="screen",

@@ -29,7 +29,8 @@ class CommandIntake:
         arm, gripper = contract.action.command, contract.action.gripper
         if arm.type != ARM_TYPE or (gripper is not None and gripper.type != GRIPPER_TYPE):
             raise ContractError(f"{contract.name}: got arm commands of {arm.type} and gripper commands of "
-                                f"{gripper.type if gripper else 'none'}; the simulator node takes {ARM_TYPE} and {GRIPPER_TYPE}")
+                                f"{gripper.type if gripper else 'none'}; the simulator node takes {ARM_TYPE} and "
+                                f"{GRIPPER_TYPE}")
         self._frame = contract.base_frame
         self._has_gripper = gripper is not None
         self._wake = wake
@@ -48,7 +49,10 @@ class CommandIntake:
         return command if command is not None and command.stamp_ns == stamp_ns else None
 
     def newest(self, now_ns: int = 0, max_age_s: float = 0.0) -> Command | None:
-        """The newest command whose messages are all there; None once it arrived longer ago than `max_age_s` (0: never)."""
+        """The newest command whose messages are all there.
+
+        None once it arrived longer ago than `max_age_s` (0: never).
+        """
         with self._lock:
             arm, gripper, arrived_ns = self._arm, self._gripper, self._arrived_ns
         if arm is None or (self._has_gripper and (gripper is None or gripper.header.stamp != arm.header.stamp)):
@@ -66,8 +70,8 @@ class CommandIntake:
 
     def _on_arm(self, msg: TwistStamped) -> None:
         if msg.header.frame_id != self._frame:
-            self._node.get_logger().error(f"arm command in frame '{msg.header.frame_id}', expected '{self._frame}'; ignored",
-                                          once=True)
+            words = f"arm command in frame '{msg.header.frame_id}', expected '{self._frame}'; ignored"
+            self._node.get_logger().error(words, once=True)
             return
         self._store("_arm", msg)
 

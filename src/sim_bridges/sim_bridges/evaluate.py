@@ -1,7 +1,7 @@
 """A policy bundle and a list of episodes in; live lines, a table, summary.json, a video and plots out.
 
-`--over process` plays in this process (and `--workers` copies of it), `--over ros` through the running nodes; in lockstep both
-send the same commands. Use: `ros2 run sim_bridges evaluate --policy tabletop --per-task 25`.
+`--over process` plays in this process (and `--workers` copies of it), `--over ros` through the running nodes; in
+lockstep both send the same commands. Use: `ros2 run sim_bridges evaluate --policy tabletop --per-task 25`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Plan:
     episodes: tuple[tuple[str, int], ...]
 
     @classmethod
-    def make(cls, known_tasks: tuple[str, ...], tasks: str, episodes: int | None, per_task: int | None, seed: int) -> Plan:
+    def make(cls, known_tasks: tuple[str, ...], tasks: str, episodes: int | None, per_task: int | None,
+             seed: int) -> Plan:
         """`episodes` in all, going round the tasks, or `per_task` of each. Raises: ConfigError for an unknown task."""
         chosen = known_tasks if tasks == "all" else tuple(task.strip() for task in tasks.split(","))
         for task in chosen:
@@ -49,8 +50,10 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--policy", default="tabletop", help="bundle: a folder or the name of a shipped one")
     parser.add_argument("--sim", default="tabletop", choices=sorted(SIMS), help="simulator")
     parser.add_argument("--robot", default=None, help="contract: a file or a name (default: the simulator's)")
-    parser.add_argument("--over", default="process", choices=("process", "ros"), help="in this process or through the nodes")
-    parser.add_argument("--pace", default="lockstep", choices=("lockstep", "realtime"), help="pace of the running sim_node")
+    parser.add_argument("--over", default="process", choices=("process", "ros"),
+                        help="in this process or through the nodes")
+    parser.add_argument("--pace", default="lockstep", choices=("lockstep", "realtime"),
+                        help="pace of the running sim_node")
     parser.add_argument("--tasks", default="all", help="all, or names separated by commas")
     count = parser.add_mutually_exclusive_group()
     count.add_argument("--episodes", type=_count, default=10, help="episodes in all, going round the tasks")
@@ -59,7 +62,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--time-limit", type=float, default=8.0, help="an episode fails after this sim time [s]")
     parser.add_argument("--workers", type=_count, default=1, help="processes, for --over process")
     parser.add_argument("--json", type=Path, default=None, help="where to write summary.json besides --output")
-    parser.add_argument("--output", type=Path, default=None, help="folder for summary.json, commands.npz, video and plots")
+    parser.add_argument("--output", type=Path, default=None,
+                        help="folder for summary.json, commands.npz, video and plots")
     parser.add_argument("--video", action="store_true", help="record the cameras (needs --over ros and --output)")
     options = parser.parse_args(arguments)
     if options.video and (options.output is None or options.over != "ros"):
@@ -94,7 +98,8 @@ def _in_process(options: argparse.Namespace, contract: RobotContract, stack: Exi
     return pool.map(_Worker.play, plan.episodes)
 
 
-def _over_ros(options: argparse.Namespace, contract: RobotContract, report: Report, stack: ExitStack) -> Iterator[EpisodeResult]:
+def _over_ros(options: argparse.Namespace, contract: RobotContract, report: Report,
+              stack: ExitStack) -> Iterator[EpisodeResult]:
     import rclpy  # only this way of playing needs ROS
 
     from sim_bridges.ros_rollout import RosRollout

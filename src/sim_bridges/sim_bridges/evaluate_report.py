@@ -39,7 +39,8 @@ class Report:
     def __enter__(self) -> Report:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
+                 trace: TracebackType | None) -> None:
         if self._writer is not None:
             self._writer.close()
 
@@ -84,7 +85,8 @@ def _table(summary: Mapping[str, Any]) -> Table:
         table.add_column(heading, justify="left" if heading == "task" else "right")
     for row in summary["tasks"]:
         steps = row["mean_steps_of_successes"]
-        table.add_row(row["task"], f"{row['successes']}/{row['episodes']}", _interval(row), "-" if steps is None else f"{steps:.0f}")
+        table.add_row(row["task"], f"{row['successes']}/{row['episodes']}", _interval(row),
+                      "-" if steps is None else f"{steps:.0f}")
     table.add_section()
     table.add_row("all", f"{100 * summary['success_rate']:.1f} %", _interval(summary), "")
     return table

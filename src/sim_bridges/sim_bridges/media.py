@@ -30,13 +30,15 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
+                 trace: TracebackType | None) -> None:
         self.close()
 
     def write(self, frame: NDArray[np.uint8]) -> None:
         """Append one frame."""
         if self._stream is None:
-            self._stream = self._container.add_stream("libx264", rate=self._rate, options={"crf": "20", "preset": "veryfast"})
+            options = {"crf": "20", "preset": "veryfast"}
+            self._stream = self._container.add_stream("libx264", rate=self._rate, options=options)
             self._stream.height, self._stream.width = frame.shape[:2]
             self._stream.pix_fmt = "yuv420p"
         for packet in self._stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")):
@@ -94,8 +96,9 @@ def plot_commands(result: EpisodeResult, names: Sequence[str], units: Sequence[s
     figure, axes = _figure(len(names))
     seconds = np.arange(len(result.commands)) / rate_hz
     for column, axis in enumerate(axes):
-        axis.step(seconds, result.requested[:, column], where="post", color="tab:orange", lw=2.5, alpha=0.6, label="asked")
-        axis.step(seconds, result.commands[:, column], where="post", color="tab:blue", lw=1.2, label="sent")
+        asked, sent = result.requested[:, column], result.commands[:, column]
+        axis.step(seconds, asked, where="post", color="tab:orange", lw=2.5, alpha=0.6, label="asked")
+        axis.step(seconds, sent, where="post", color="tab:blue", lw=1.2, label="sent")
         axis.set_ylabel(f"{names[column]} [{units[column]}]")
         axis.grid(alpha=0.3)
     axes[0].legend(loc="upper right", ncols=2)

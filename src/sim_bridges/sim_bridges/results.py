@@ -18,7 +18,8 @@ PERCENTILES = (50, 95, 99)
 class EpisodeResult:
     """One episode.
 
-    reason: name of the run's end (vla_policy.run.EndReason). steps: control periods from the first observation to the end.
+    reason: name of the run's end (vla_policy.run.EndReason).
+    steps: control periods from the first observation to the end.
     commands: float64 (steps, C), what was sent, columns as `RobotContract.command_names`.
     requested: the same before the guard's limits. latencies_ms: stage -> one value an inference (or a command) [ms].
     on_time: share of control periods in which a command was sent; None where time waits (lockstep).
@@ -71,7 +72,8 @@ def summarise(results: Sequence[EpisodeResult]) -> dict[str, Any]:
         "episodes": len(results),
         "interval_95": [low, high],
         "tasks": [_task_row(task, [r for r in results if r.task == task]) for task in tasks],
-        "latency_ms": {stage: percentiles(v for r in results for v in r.latencies_ms.get(stage, ())) for stage in stages},
+        "latency_ms": {stage: percentiles(v for result in results for v in result.latencies_ms.get(stage, ()))
+                       for stage in stages},
         "control_rate_hz": float(np.mean([r.control_rate_hz for r in results])) if results else 0.0,
         "on_time": float(np.mean(on_time)) if on_time else None,
         "rows": [_episode_row(result) for result in results],

@@ -1,7 +1,7 @@
 """A sim, a policy and a guard in, one EpisodeResult out: the loop of the nodes in one process, step for step.
 
-The same Policy, Guard and Sim objects run behind the ROS topics; for the same task and seed a lockstep run over ROS sends
-bit for bit the same commands.
+The same Policy, Guard and Sim objects run behind the ROS topics; for the same task and seed a lockstep run over ROS
+sends bit for bit the same commands.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def rollout(sim: Sim, policy: SteppedPolicy, contract: RobotContract, task: str,
             watch: Watcher | None = None) -> EpisodeResult:
     """Play one episode to success, time limit or safety stop.
 
-    watch: called before each control period with the observation (with images only where the policy looks) and the guard's
-    decision. Raises: VlaError for an unknown task.
+    watch: called before each control period with the observation (with images only where the policy looks) and the
+    guard's decision. Raises: VlaError for an unknown task.
     """
     start = time.perf_counter()
     episode = sim.reset(task, seed)
@@ -37,8 +37,9 @@ def rollout(sim: Sim, policy: SteppedPolicy, contract: RobotContract, task: str,
     reason, message = _play(sim, policy, guard, contract, episode.instruction, seconds_to_ns(time_limit_s), log, watch)
     wall_s = time.perf_counter() - start
     return EpisodeResult(
-        task=task, seed=seed, instruction=episode.instruction, success=reason is EndReason.SUCCEEDED, reason=reason.name,
-        message=message, steps=len(log.sent), wall_s=wall_s, control_rate_hz=len(log.sent) / wall_s,
+        task=task, seed=seed, instruction=episode.instruction, success=reason is EndReason.SUCCEEDED,
+        reason=reason.name, message=message, steps=len(log.sent), wall_s=wall_s,
+        control_rate_hz=len(log.sent) / wall_s,
         commands=_rows(log.sent, contract), requested=_rows(log.raw, contract), latencies_ms=dict(log.latencies_ms))
 
 

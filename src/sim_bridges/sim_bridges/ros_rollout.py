@@ -70,8 +70,8 @@ class RosRollout:
                    "/vla/run": self._run.server_is_ready, "/vla/status": self._policy_is_idle}
         while missing := [name for name, ready in servers.items() if not ready()]:
             if time.monotonic() > deadline:
-                raise VlaError(f"waited {timeout_s:g} s for {', '.join(missing)}; are sim_node, guard_node and an active "
-                               "policy_node running on this ROS_DOMAIN_ID?")
+                raise VlaError(f"waited {timeout_s:g} s for {', '.join(missing)}; are sim_node, guard_node and an "
+                               "active policy_node running on this ROS_DOMAIN_ID?")
             time.sleep(0.05)
 
     def play(self, task: str, seed: int, time_limit_s: float) -> EpisodeResult:
@@ -166,7 +166,7 @@ class RosRollout:
             self._node.create_subscription(Image, camera.topic, forward, self._pace.sensor_qos)
 
     def _wait(self, future: Future, timeout_s: float, what: str) -> Any:
-        """The future's result. Raises: VlaError after `timeout_s`, when the policy node falls silent, or at shutdown."""
+        """The future's result. Raises: VlaError after `timeout_s`, when the policy node is silent, or at shutdown."""
         done = threading.Event()
         future.add_done_callback(lambda _: done.set())
         deadline = time.monotonic() + timeout_s
@@ -176,7 +176,8 @@ class RosRollout:
             if time.monotonic() > deadline:
                 raise VlaError(f"waited {timeout_s:g} s for {what}")
             if time.monotonic() - self._policy_heard_s > SILENT_S:
-                raise VlaError(f"no /vla/status for {SILENT_S:g} s while waiting for {what}; has the policy node ended?")
+                raise VlaError(f"no /vla/status for {SILENT_S:g} s while waiting for {what}; "
+                               "has the policy node ended?")
         return future.result()
 
     def _spin(self) -> None:

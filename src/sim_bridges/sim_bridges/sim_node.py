@@ -1,7 +1,8 @@
 """A simulator as a robot: its topics, /clock and /sim/reset, at realtime or lockstep pace.
 
-lockstep: /clock stands still until a command stamped with the present sim time arrives, so a run gives the same numbers on a
-slow machine as on a fast one. realtime: stamps are system time, as on a robot, and the world moves on whatever arrives.
+lockstep: /clock stands still until a command stamped with the present sim time arrives, so a run gives the same
+numbers on a slow machine as on a fast one. realtime: stamps are system time, as on a robot, and the world moves on
+whatever arrives.
 """
 
 from __future__ import annotations
@@ -184,7 +185,8 @@ class SimLoop:
         self._publisher.publish(replace(self._sim.observe(), stamp_ns=stamp_ns))
         if self._sim.success() and not self._succeeded:
             self._succeeded = True
-            self._publisher.publish_event(EpisodeEvent.SUCCESS, self._episode, stamp_ns, f"{self._episode.task}: success")
+            words = f"{self._episode.task}: success"
+            self._publisher.publish_event(EpisodeEvent.SUCCESS, self._episode, stamp_ns, words)
 
     def _advance_lockstep(self) -> None:
         """Wait for the command of this instant, let one control period pass, publish."""

@@ -1,4 +1,4 @@
-"""A name like `tabletop` in, the path of its shipped contract, model, training file or bundle out; paths pass through."""
+"""A name like `tabletop` in, the path of its shipped contract or bundle out; paths pass through."""
 
 from __future__ import annotations
 

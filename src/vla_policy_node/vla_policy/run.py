@@ -44,7 +44,10 @@ class RunEnd:
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What a run shall do. Times are ROS time [ns]; `time_limit_ns` 0: none; `not_before_ns` 0: any fresh observation."""
+    """What a run shall do. Times are ROS time [ns].
+
+    time_limit_ns: 0 for none. not_before_ns: of observations, 0 for any fresh one.
+    """
 
     run_id: int
     instruction: str

@@ -1,4 +1,4 @@
-"""The contract's camera, joint and pose topics in, Observations out: subscriptions that only store, decoding on demand."""
+"""The contract's camera, joint and pose topics in, Observations out: callbacks only store, decoding on demand."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ObservationStreams:
             self._subscriptions.append(self._subscribe(PoseStamped, contract.pose.topic, POSE))
 
     def decode(self, sample: Sample) -> Observation:
-        """Messages to arrays. Raises: ObservationError for a size, encoding, joint or frame that the contract refuses."""
+        """Messages to arrays. Raises: ObservationError for what the contract refuses: size, encoding, joint, frame."""
         contract, payloads = self._contract, sample.payloads
         images = {name: image_to_array(payloads[camera_channel(name)], camera)
                   for name, camera in contract.cameras.items()}
@@ -66,7 +66,7 @@ class ObservationStreams:
             self._node.get_logger().warning(rejection.message)
 
     def _is_news(self, channel: str, reason: Reason) -> bool:
-        """Each cause is logged once until the channel recovers; a simulator that waits repeats its frames on purpose."""
+        """Each cause is logged once until the channel recovers; a waiting simulator repeats its frames on purpose."""
         if reason is Reason.DUPLICATE and self._pace is Pace.LOCKSTEP:
             return False
         news = self._complained.get(channel) is not reason

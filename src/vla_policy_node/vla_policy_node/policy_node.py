@@ -202,7 +202,9 @@ class PolicyNode(LifecycleNode):
         given_s = float(self.get_parameter("observation_timeout_s").value)
         if given_s > 0:
             return given_s
-        return LOCKSTEP_LOST_S if self._pace is Pace.LOCKSTEP else REALTIME_LOST_SHARE * self._contract.watchdog.silence_s
+        if self._pace is Pace.LOCKSTEP:
+            return LOCKSTEP_LOST_S
+        return REALTIME_LOST_SHARE * self._contract.watchdog.silence_s
 
     # ---- worker thread ------------------------------------------------------------------------------------------
 
@@ -252,7 +254,8 @@ class PolicyNode(LifecycleNode):
         if not self._active:
             self.get_logger().warning(f"/instruction '{msg.data}' ignored: the node is not active")
         elif self._client is not None:
-            self.get_logger().warning(f"/instruction '{msg.data}' refused: a /vla/run client owns the run; cancel it first")
+            self.get_logger().warning(f"/instruction '{msg.data}' refused: a /vla/run client owns the run; "
+                                      "cancel it first")
         elif msg.data.strip():
             self._worker.replace(self._make_run(RunRequest(self._next_run_id(), msg.data)))
         else:
@@ -275,7 +278,8 @@ class PolicyNode(LifecycleNode):
 
     async def _execute(self, handle: ServerGoalHandle) -> RunPolicy.Result:
         client, goal = self._client, handle.request
-        request = RunRequest(client.run_id, goal.instruction, stamp_to_ns(goal.time_limit), stamp_to_ns(goal.not_before))
+        request = RunRequest(client.run_id, goal.instruction, stamp_to_ns(goal.time_limit),
+                             stamp_to_ns(goal.not_before))
         if not (self._active and self._worker.start(self._make_run(request))):
             self._client = None
             handle.abort()
