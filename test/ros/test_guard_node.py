@@ -118,7 +118,7 @@ def test_lockstep_sends_bit_for_bit_what_the_library_decides(start: Start) -> No
         rig.pose = Pose(np.array(CENTRE) + generator.normal(0.0, 0.05, 3), rig.pose.quaternion)
         state = Observation(now_ns, {}, rig.joints, rig.pose)
         rig.feed(now_ns)
-        if guard.needs_chunk(now_ns):
+        if guard.must_wait(now_ns):
             msg = rig.chunk_message(generator.normal(0.0, 0.01, 7), run_id=1, stamp_ns=now_ns, execute_rows=2)
             guard.accept(chunk_from_msg(msg, rig.contract), 0)
             rig.publish_chunk(msg)

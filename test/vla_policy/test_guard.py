@@ -46,7 +46,7 @@ def test_before_the_first_run_nothing_is_sent() -> None:
     decision = tick(guard, 0)
     assert (decision.raw, decision.sent) == (None, None)
     assert guard.status.state is GuardState.IDLE
-    assert guard.needs_chunk(T0)
+    assert guard.must_wait(T0)
 
 
 def test_a_chunk_drives_the_robot_row_by_row() -> None:
@@ -91,10 +91,10 @@ def test_the_gripper_is_limited_after_its_first_command() -> None:
 
 def test_a_newer_chunk_is_needed_when_the_policy_meant_to_have_sent_one() -> None:
     guard = running()
-    assert not guard.needs_chunk(T0 + DT_NS)
-    assert guard.needs_chunk(T0 + 2 * DT_NS)
+    assert not guard.must_wait(T0 + DT_NS)
+    assert guard.must_wait(T0 + 2 * DT_NS)
     guard.accept(chunk(T0 + 2 * DT_NS, twist_rows(8, 0.1)), T0)
-    assert not guard.needs_chunk(T0 + 2 * DT_NS)
+    assert not guard.must_wait(T0 + 2 * DT_NS)
 
 
 def test_a_chunk_older_than_the_newest_is_dropped() -> None:
@@ -172,7 +172,7 @@ def test_after_a_run_the_stop_behaviour_is_sent_on_and_on() -> None:
         assert not decision.sent.arm.any()
         assert (decision.sent.gripper, decision.run_id) == (1.0, 0)
     assert guard.status.state is GuardState.IDLE
-    assert guard.needs_chunk(T0)
+    assert guard.must_wait(T0)
 
 
 def test_chunks_of_a_run_that_ended_are_ignored() -> None:
@@ -324,7 +324,7 @@ def test_simulated_time_may_run_fast_in_small_steps() -> None:
     guard = Guard(twist_contract(), silence_s=math.inf)
     for k in range(200):
         now_ns = T0 + k * DT_NS
-        if guard.needs_chunk(now_ns):
+        if guard.must_wait(now_ns):
             guard.accept(chunk(now_ns, twist_rows(8, 0.001)), T0)
         assert guard.command(now_ns, state(now_ns), T0).status.state is GuardState.ACTIVE
 
@@ -358,7 +358,7 @@ def test_a_stop_holds_against_good_chunks_until_reset_and_a_new_run() -> None:
         assert_stopped(guard, StopReason.SILENCE)
         assert guard.status.run_id == run_id  # whoever drives now learns that it is stopped
     assert guard.ignored_chunks == 2
-    assert not guard.needs_chunk(T0 + 9 * DT_NS)
+    assert not guard.must_wait(T0 + 9 * DT_NS)
 
     assert guard.reset() == (True, "reset after SILENCE; waiting for a new run")
     for run_id in (1, 2):  # a reset alone sets nothing in motion

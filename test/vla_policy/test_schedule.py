@@ -22,7 +22,7 @@ def schedule() -> ChunkSchedule:
 def test_nothing_came_yet(schedule: ChunkSchedule) -> None:
     assert schedule.row_at(0) is None
     assert schedule.newest is None
-    assert schedule.needs_chunk(0)
+    assert schedule.must_wait(0)
 
 
 @pytest.mark.parametrize(("late_ns", "row"), [(0, 0), (DT_NS - 1, 0), (DT_NS, 1), (3 * DT_NS + 7, 3)])
@@ -72,8 +72,14 @@ def test_a_new_run_replaces_the_old_even_with_an_older_stamp(schedule: ChunkSche
 
 def test_a_newer_chunk_is_needed_after_the_rows_meant_to_be_executed(schedule: ChunkSchedule) -> None:
     schedule.add(chunk(0, numbered(8), execute_rows=4))
-    assert not schedule.needs_chunk(4 * DT_NS - 1)
-    assert schedule.needs_chunk(4 * DT_NS)
+    assert not schedule.must_wait(4 * DT_NS - 1)
+    assert schedule.must_wait(4 * DT_NS)
+
+
+def test_an_instant_before_the_chunk_waits_for_its_own_state(schedule: ChunkSchedule) -> None:
+    schedule.add(chunk(4 * DT_NS, numbered(8), execute_rows=4))
+    assert schedule.must_wait(3 * DT_NS)  # the last state of the episode before
+    assert not schedule.must_wait(4 * DT_NS)
 
 
 def test_temporal_ensemble_weighs_by_age_and_keeps_the_newest_gripper() -> None:

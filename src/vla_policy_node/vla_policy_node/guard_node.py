@@ -165,7 +165,7 @@ class GuardNode(Node):
     def _command_instant(self) -> None:
         """lockstep: the command for the instant of the newest state, once, when its chunk is there."""
         state = self._state.simultaneous
-        if state is None or state.stamp_ns == self._commanded_ns or self._guard.needs_chunk(state.stamp_ns):
+        if state is None or state.stamp_ns == self._commanded_ns or self._guard.must_wait(state.stamp_ns):
             self._tell()
             return
         self._commanded_ns = state.stamp_ns

@@ -149,11 +149,11 @@ class Guard:
             self._end()
             self._set(GuardState.IDLE, StopReason.NONE, f"run {run_id} ended, the robot holds")
 
-    def needs_chunk(self, now_ns: int) -> bool:
-        """Whether a command for now should wait for a newer chunk: yes without a run, no when stopped."""
+    def must_wait(self, now_ns: int) -> bool:
+        """lockstep: whether a command for now is early. Always so without a run, never when stopped."""
         if self.status.state is GuardState.STOPPED:
             return False
-        return not self._running or self._schedule.needs_chunk(now_ns)
+        return not self._running or self._schedule.must_wait(now_ns)
 
     def watch(self, now_ns: int, steady_ns: int) -> None:
         """Stop when the policy fell silent or the clock jumped, also while no command is asked for."""

@@ -72,10 +72,14 @@ class ChunkSchedule:
         """Forget all chunks."""
         self._chunks.clear()
 
-    def needs_chunk(self, now_ns: int) -> bool:
-        """Whether the policy means to have sent a newer chunk by `now_ns`."""
+    def must_wait(self, now_ns: int) -> bool:
+        """Whether a command for `now_ns` is early: the policy means to send a newer chunk first, or the chunk that
+        came is for a later instant, whose state is still on its way.
+        """
         newest = self.newest
-        return newest is None or now_ns >= newest.stamp_ns + newest.execute_rows * newest.dt_ns
+        if newest is None:
+            return True
+        return not newest.stamp_ns <= now_ns < newest.stamp_ns + newest.execute_rows * newest.dt_ns
 
     def row_at(self, now_ns: int) -> ScheduledRow | None:
         """The row for `now_ns`; None when the newest chunk has none: exhausted, or in the future."""
