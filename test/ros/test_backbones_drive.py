@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rclpy
-from conftest import Spawn
 from guard_rig import ROBOTS, guard_command
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from policy_rig import policy_command
+from processes import Spawn
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.task import Future

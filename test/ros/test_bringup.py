@@ -12,9 +12,9 @@ import numpy as np
 import psutil
 import pytest
 from bundles import write_bundle
-from conftest import Spawn, Spawned
 from guard_rig import twist_values
 from policy_rig import DEADLINE_S, PolicyRig, patient_contract, policy_command
+from processes import Spawn, Spawned
 from vla_msgs.msg import PolicyStatus, SafetyStatus
 
 from sim_bridges.tabletop.scene import BLOCKS

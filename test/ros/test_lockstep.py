@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import rclpy
 from bundles import write_bundle
-from conftest import Spawn, Spawned
 from guard_rig import ROBOTS, guard_command
 from policy_rig import policy_command
+from processes import Spawn, Spawned
 from test_sim_node import sim_command
 
 from sim_bridges import ros_rollout

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Spawned
+from processes import Spawned
 
 PIP_ROS = Path(__file__).resolve().parents[2] / "pip_ros"
 pytestmark = pytest.mark.skipif(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Spawned, processes_with_env
+from processes import Spawned, processes_with_env
 
 PIP_ROS = Path(__file__).resolve().parents[2] / "pip_ros"
 pytestmark = pytest.mark.skipif(

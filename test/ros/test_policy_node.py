@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from bundles import write_bundle
-from conftest import Spawn
 from guard_rig import guard_command
 from policy_rig import Goal, PolicyRig, patient_contract, policy_command
+from processes import Spawn
 from vla_msgs.msg import EpisodeEvent, PolicyStatus, SafetyStatus
 
 from vla_policy.run import EndReason

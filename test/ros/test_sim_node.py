@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy
-from conftest import Spawn
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from guard_rig import ROBOTS
 from policy_rig import DEADLINE_S
+from processes import Spawn
 from rclpy.executors import SingleThreadedExecutor
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
