@@ -77,6 +77,7 @@ class PolicyNode(LifecycleNode):
         self.declare_parameter("autostart", True)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # sim time may stand still; patience may not
         self._worker: RunWorker | None = None
+        self._policy: Policy | None = None
         self._streams: ObservationStreams | None = None
         self._active = False
         self._guard = GuardWatch()
@@ -153,7 +154,7 @@ class PolicyNode(LifecycleNode):
         bundle = _required_path(self._text("bundle"), "bundle", "the folder of a policy bundle")
         self._pace = pace = Pace.parse(self._text("pace"))
         self._worker = RunWorker(lambda: self.get_clock().now().nanoseconds, self._on_chunk, self._on_end)
-        self._policy: Policy = self._worker.call(lambda: self._load(bundle), CONFIGURE_TIMEOUT_S)
+        self._policy = self._worker.call(lambda: self._load(bundle), CONFIGURE_TIMEOUT_S)
         self._streams = ObservationStreams(self, self._contract, pace, self._worker.notify)
         self._chunks = self._publisher(ActionChunkMsg, "/vla/action_chunk", RELIABLE)
         self._statuses = self._publisher(PolicyStatus, "/vla/status", RECORDED)
@@ -178,6 +179,7 @@ class PolicyNode(LifecycleNode):
             # Once configured the thread ends after the step under way; a load that was interrupted is not waited for.
             self._worker.close(CLOSE_TIMEOUT_S if self._streams is not None else 0.0)
             self._worker = None
+        self._policy = None  # the next bundle may need its memory
         if self._streams is not None:
             self._streams.destroy()
             self._streams = None
