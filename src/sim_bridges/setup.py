@@ -16,7 +16,7 @@ setup(
     author="VLA policy maintainers",
     maintainer="VLA policy maintainers",
     maintainer_email="maintainers@vla-policy.org",
-    description="Simulators behind one protocol, as a library and as a ROS node, and the evaluation of policies in them.",
+    description="Simulators behind one protocol, as a library and as a ROS node; the evaluation of policies in them.",
     license="Apache-2.0",
     entry_points={"console_scripts": [
         "evaluate = sim_bridges.evaluate:main",

@@ -1,10 +1,11 @@
-"""A window: the robot's cameras, the policy's and the guard's state; a line to type instructions, stop, e-stop and reset."""
+"""A window: the robot's cameras, the policy's and the guard's state; a line for instructions, stop, e-stop, reset."""
 
 from __future__ import annotations
 
 import sys
 import threading
 import tkinter as tk
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -155,10 +156,8 @@ def main() -> None:
     executor.add_node(node)
     thread = threading.Thread(target=_spin, args=(executor,), daemon=True)
     thread.start()
-    try:
+    with suppress(KeyboardInterrupt):
         window.show()
-    except KeyboardInterrupt:
-        pass
     rclpy.try_shutdown()
     thread.join(2.0)
 

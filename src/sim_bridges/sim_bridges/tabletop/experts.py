@@ -66,7 +66,7 @@ class Expert:
         moved_m = side * (block[1] - self._start[1])
         behind_m = side * (block[1] - arm.position[1]) - BLOCK_HALF_M - FINGER_HALF_M
         aside_m = arm.position[0] - block[0]
-        # Well past the goal: who watches cannot tell a finished push from one not begun, so the sim must see success first.
+        # Well past the goal: who watches cannot tell a finished push from one not begun: the sim must see it first.
         if moved_m > PUSH_DISTANCE_M + 0.07:
             return self._row(np.array([0.0, 0.0, max(0.0, 0.10 - arm.position[2])]), 0.0, CLOSED)
         low = arm.position[2] < PUSH_HEIGHT_M + 0.015
