@@ -100,7 +100,7 @@ def test_rows_that_do_not_count_change_neither_loss_nor_gradient(name: str) -> N
 def test_pose_and_gripper_losses_are_their_formulae() -> None:
     module, aims, seen = head("fc"), targets(), reading()
     arm, logits = module.decode(seen)
-    parts = module.loss(seen, aims, LossWeights("mse"))
+    parts = module.loss(seen, aims, LossWeights(pose="mse"))
     error = (arm - aims.arm_BWKA)[ROWS]
     torch.testing.assert_close(parts["pose"], error.square().mean())
     huber = torch.where(error.abs() < 1, 0.5 * error.square(), error.abs() - 0.5).mean()
@@ -108,7 +108,9 @@ def test_pose_and_gripper_losses_are_their_formulae() -> None:
     chance, aim = logits.sigmoid()[ROWS], aims.gripper_BWK[ROWS]
     entropy = -(aim * chance.log() + (1 - aim) * (1 - chance).log()).mean()
     torch.testing.assert_close(parts["gripper"], entropy)
-    torch.testing.assert_close(LossWeights("mse", 0.01).total(parts), parts["pose"] + 0.01 * parts["gripper"])
+    weights = LossWeights(pose_weight=2.0, gripper_weight=0.3, grounding_weight=0.7)
+    total = 2.0 * parts["pose"] + 0.3 * parts["gripper"] + 0.7 * torch.tensor(5.0)
+    torch.testing.assert_close(weights.total(parts | {"place": torch.tensor(5.0)}), total)
 
 
 @pytest.mark.parametrize("name", ["diffusion", "flow"])

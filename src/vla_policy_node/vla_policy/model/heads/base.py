@@ -45,9 +45,14 @@ class Reading:
     word_embedding: nn.Module
 
     @cached_property
+    def queries(self) -> Tensor:
+        """The hidden states of the action queries alone, (B, W, Q, D); read once, whoever asks."""
+        return self.hidden(None)
+
+    @property
     def feature(self) -> Tensor:
         """The hidden state of each frame's first action query, (B, W, D)."""
-        return self.hidden(None)[:, :, 0]
+        return self.queries[:, :, 0]
 
 
 class ActionHead(nn.Module, ABC):

@@ -92,7 +92,7 @@ class DiscreteHead(ActionHead):
     def _logits(self, reading: Reading, tokens_BWTD: Tensor | None) -> Tensor:
         """(B, W, Q + T, n), over the action tokens only."""
         words_nD = self._words(reading)
-        hidden = self.norm(reading.hidden(tokens_BWTD))
+        hidden = self.norm(reading.queries if tokens_BWTD is None else reading.hidden(tokens_BWTD))
         # Words of length one, hidden states of length sqrt(D): logits of order one at any backbone's scale.
         return hidden @ F.normalize(words_nD.to(hidden.dtype), dim=-1).T
 
