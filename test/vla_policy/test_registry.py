@@ -7,15 +7,19 @@ import re
 import statistics
 from pathlib import Path
 
-import vla_policy
 from vla_policy.model.registry import BACKBONES, FORMULATIONS, HEADS, resolve
 
-LIBRARY = Path(vla_policy.__file__).parent
-ADAPTERS = sorted({LIBRARY.parent / f"{target.partition(':')[0].replace('.', '/')}.py"
-                   for name, target in BACKBONES.items() if name != "tiny"})
+SOURCES = Path(__file__).resolve().parents[2] / "src"
+LIBRARY = SOURCES / "vla_policy_node" / "vla_policy"
+FILES = {name: LIBRARY.parent / f"{target.partition(':')[0].replace('.', '/')}.py"
+         for name, target in BACKBONES.items()}
+ADAPTERS = sorted({path for name, path in FILES.items() if name != "tiny"})
 MEDIAN_LINES = 40
-# The registry itself, and the importer of checkpoints, which names the two models that it knows.
-MAY_NAME = (LIBRARY / "model" / "registry.py", LIBRARY / "import_robovlms.py")
+# The registry; the default of a model file; the importer of checkpoints, whose table of families is its purpose.
+MAY_NAME = {LIBRARY / "model" / "registry.py": set(BACKBONES), LIBRARY / "model" / "config.py": {"tiny"},
+            LIBRARY / "import_robovlms.py": {"kosmos", "paligemma", "paligemma-causal"}}
+# An adapter that builds on another one, and one that tells where pretrained weights are.
+RELATIVES = {"idefics2": {"idefics3"}, "smolvlm": {"idefics3"}, "ofa": {"florence2"}}
 
 
 def code_lines(path: Path) -> int:
@@ -34,12 +38,23 @@ def test_adapters_are_small() -> None:
     assert statistics.median(sizes.values()) <= MEDIAN_LINES, sizes
 
 
+def names_in(path: Path) -> set[str]:
+    """Backbones that a file names, in whatever case; `tiny` is a word too, so it counts in quotes only."""
+    text = path.read_text(encoding="utf-8").lower().replace("_", "-")
+    return {name for name in BACKBONES
+            if re.search(r"[\"']tiny[\"']" if name == "tiny" else rf"(?<![\w-]){re.escape(name)}(?![\w-])", text)}
+
+
 def test_no_other_file_knows_a_backbone_by_name() -> None:
-    names = [re.escape(name).replace(r"\-", "[-_]") for name in BACKBONES if name != "tiny"]
-    pattern = re.compile(rf"\b({'|'.join(names)})\b", re.IGNORECASE)
-    others = [path for path in LIBRARY.rglob("*.py")
-              if "backbones" not in path.parts and path not in MAY_NAME]
-    assert {path: found for path in others if (found := pattern.findall(path.read_text("utf-8")))} == {}
+    others = set(SOURCES.rglob("*.py")) - set(FILES.values())
+    assert LIBRARY / "model" / "backbones" / "pretrained.py" in others
+    assert {path: found for path in others if (found := names_in(path) - MAY_NAME.get(path, set()))} == {}
+
+
+def test_an_adapter_names_itself_and_its_relatives_alone() -> None:
+    for path in ADAPTERS:
+        own = {name for name in BACKBONES if FILES[name] == path} | RELATIVES.get(path.stem, set())
+        assert names_in(path) <= own, path
 
 
 def test_every_name_stands_for_a_class() -> None:

@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from torch import nn
 
 from vla_policy.checkpoint import load_bundle
@@ -55,8 +56,9 @@ def main() -> None:
 
 def backbone_table() -> Table:
     """A row per backbone."""
-    table = Table("backbone", "published weights", "px", "size", "in bf16", "interleaved", "causal",
-                  title="Backbones", caption="-: its configuration is neither in the cache nor reachable")
+    table = Table(Column("backbone", no_wrap=True), Column("published weights", overflow="fold"), "px", "size",
+                  "in bf16", Column("interleaved", no_wrap=True), "causal", title="Backbones", box=SIMPLE,
+                  pad_edge=False, caption="-: its configuration is neither in the cache nor reachable")
     for name in BACKBONES:
         backbone = resolve(BACKBONES, name, "backbone")
         count = published_parameters(name)

@@ -43,7 +43,7 @@ def load_yaml(model: type[Model], path: Path | str, error: type[VlaError]) -> Mo
     """Read and validate a YAML (or JSON) file. Raises: `error` when it is missing, unreadable or wrong."""
     path = Path(path)
     if not path.is_file():
-        neighbours = sorted(file.name for file in path.parent.glob("*.yaml"))
+        neighbours = sorted(file.name for file in path.parent.glob("*") if file.suffix in (".yaml", ".yml", ".json"))
         raise error(f"{path}: no such file; {nearest(path.name, neighbours)}")
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)

@@ -1,4 +1,4 @@
-"""Generated scenes in, grounded weights out: the tiny VLM learns to point at what a sentence names.
+"""Generated scenes in, grounded weights out: the small VLM learns to point at what a sentence names.
 
 It does so before it learns to act, as large VLMs know pictures and words before they become policies.
 `ros2 run vla_training pretrain config/training/tabletop.yaml --scenes SCENES --output OUTPUT --minutes 9`
@@ -19,18 +19,19 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_model, save_model
 from torch import nn
 
 from vla_policy.contract import RobotContract, load_contract, parse_contract
 from vla_policy.errors import ConfigError, VlaError
 from vla_policy.model.config import ModelFile, load_model_file
+from vla_policy.model.heads.losses import place_loss
+from vla_policy.model.registry import BACKBONES, resolve
 from vla_policy.model.tokenizer import Tokenizer
 from vla_policy.model.vla import VLAModel, build_model
 from vla_policy.normalizer import Normalizer
 from vla_policy.resources import find_contract
 from vla_training.grounding import PlaceScale, Scenes, fit_state, load_scenes, scene_batch
-from vla_training.losses import place_loss
 from vla_training.optimization import AveragedWeights, autocast, learning_rate_at, make_optimizer
 from vla_training.provenance import provenance
 
@@ -46,7 +47,7 @@ class Grounded:
     file: ModelFile
     contract: RobotContract
     tokenizer: Tokenizer
-    state_normalizer: Normalizer
+    state_normalizer: Normalizer | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,8 @@ def pretrain(
     mean error [m].
     """
     torch.manual_seed(options.seed)
-    tokenizer = start.tokenizer if start else Tokenizer.build(scenes.sentences)
+    backbone = resolve(BACKBONES, file.model.backbone, "backbone")
+    tokenizer = start.tokenizer if start else backbone.tokenizer(file.model, scenes.sentences)
     normalizer = start.state_normalizer if start else fit_state(scenes.state, contract, file.model)
     scale = PlaceScale.of(contract)
     scenes = scenes.for_model(normalizer, tokenizer, file.model.text_length, scale)
@@ -108,9 +110,7 @@ def _train(
     )
     with Progress(*columns, console=console, refresh_per_second=1) as progress:
         bar = progress.add_task("", total=1.0, loss="")
-        while (
-            share := max((time.monotonic() - started) / 60.0 / options.minutes, step / options.steps)
-        ) < 1.0:
+        while (share := _share_done(started, step, options)) < 1.0:
             losses.append(
                 _step(
                     model,
@@ -143,7 +143,7 @@ def _step(
     batch = scene_batch(scenes, options.batch_size, np.random.default_rng([options.seed, step]))
     with autocast(torch.device("cpu"), options.precision):
         guess = model.ground(*map(torch.from_numpy, batch.inputs))
-    loss = place_loss(guess.float(), torch.from_numpy(batch.place), torch.ones(len(guess), dtype=torch.bool))
+    loss = place_loss(guess, torch.from_numpy(batch.place), torch.ones(len(guess), dtype=torch.bool))
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
@@ -168,9 +168,10 @@ def save_grounding(folder: Path, grounded: Grounded, facts: dict[str, Any]) -> N
     for the reader.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(grounded.model.state_dict(), folder / "model.safetensors")
+    save_model(grounded.model, str(folder / "model.safetensors"))
     grounded.tokenizer.save(folder / "tokenizer.json")
-    grounded.state_normalizer.save(folder / "state_normalizer.json")
+    if grounded.state_normalizer is not None:
+        grounded.state_normalizer.save(folder / "state_normalizer.json")
     described = {
         "model": grounded.file.model.model_dump(mode="json"),
         "contract": grounded.contract.model_dump(mode="json"),
@@ -186,10 +187,12 @@ def load_grounding(folder: Path | str) -> Grounded:
     facts = json.loads((folder / "grounding.json").read_text(encoding="utf-8"))
     file = ModelFile.model_validate({"model": facts["model"]})
     contract = parse_contract(facts["contract"], str(folder / "grounding.json"))
-    tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    prompt = resolve(BACKBONES, file.model.backbone, "backbone").prompt(file.model)
+    tokenizer = Tokenizer.load(folder / "tokenizer.json", prompt)
     model = build_model(file.model, contract, tokenizer.vocabulary_size)
-    model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
-    return Grounded(model, file, contract, tokenizer, Normalizer.load(folder / "state_normalizer.json"))
+    load_model(model, folder / "model.safetensors")
+    normalizer = Normalizer.load(folder / "state_normalizer.json") if file.model.proprioception else None
+    return Grounded(model, file, contract, tokenizer, normalizer)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -216,7 +219,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             load_contract(find_contract(options.robot)),
             load_scenes(options.scenes),
             PretrainOptions(
-                options.minutes, options.batch_size, options.learning_rate, options.precision, options.seed
+                minutes=options.minutes,
+                steps=options.steps,
+                batch_size=options.batch_size,
+                learning_rate=options.learning_rate,
+                precision=options.precision,
+                seed=options.seed,
             ),
             console,
             load_grounding(options.start) if options.start else None,
