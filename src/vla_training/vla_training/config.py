@@ -1,7 +1,10 @@
-"""A training YAML in, a ModelConfig and a TrainingConfig out; unknown keys are refused by name."""
+"""A training or model file in, a ModelFile and a TrainingConfig out; unknown keys are refused by name."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +12,7 @@ from pydantic import Field, model_validator
 
 from vla_policy.errors import ConfigError
 from vla_policy.model.config import ModelFile, load_model_file
+from vla_policy.model.heads.losses import LossWeights
 from vla_policy.strict import StrictModel, parse
 
 Positive = Annotated[float, Field(gt=0)]
@@ -33,17 +37,6 @@ class Source(StrictModel):
     tasks: tuple[str, ...] = ()
 
 
-class Losses(StrictModel):
-    """How the losses are weighed. pose: huber (as RoboVLMs' code) or mse (as its paper), on the six pose
-    columns.
-    """
-
-    pose: Literal["huber", "mse"] = "huber"
-    pose_weight: Positive = 1.0
-    gripper_weight: Annotated[float, Field(ge=0)] = 0.01
-    grounding_weight: Annotated[float, Field(ge=0)] = 0.0
-
-
 class Augmentation(StrictModel):
     """Drawn once per window and camera, so that the frames of a window stay consistent."""
 
@@ -51,27 +44,38 @@ class Augmentation(StrictModel):
     brightness: Share = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How many steps a run takes, and with which windows."""
+
+    steps: int
+    stages: tuple[Stage, ...]
+
+
 class TrainingConfig(StrictModel):
     """One training run.
 
-    datasets: what is learnt from. Where the weights, tokenizer and normalisers come from: `start` is a policy
+    datasets: what is learnt from; a command line can name them instead. Where the weights, tokenizer and normalisers come from: `start` is a policy
     bundle to fine-tune, `grounding` a folder written by `pretrain`; without either they are made new.
     scenes: folder written by `scenes`, for the grounding loss kept as a side task (`scene_batch_size` a step;
     0: none).
-    steps, max_minutes: the budget; the learning rate follows whichever is used up further, the first to end
-    ends the run. With `max_minutes` the schedule depends on the machine's speed; leave it out where a run
+    batch_size: windows of a step, each as long as the model's history. In its place, stages: growing windows; the
+    last must end at 1. Single frames are cheap and varied; windows teach the history.
+    epochs: the budget; an epoch draws as many windows as there are frames to train on. In its place, steps.
+    max_minutes: a further budget; the learning rate follows whichever is used up further, the first to end ends
+    the run. With `max_minutes` the schedule depends on the machine's speed; leave it out where a run
     must be repeatable bit by bit.
-    stages: growing windows; the last must end at 1. Single frames are cheap and varied; windows teach the
-    history.
     """
 
-    datasets: Annotated[tuple[Source, ...], Field(min_length=1)]
+    datasets: tuple[Source, ...] = ()
     start: str | None = None
     grounding: str | None = None
     scenes: str | None = None
     scene_batch_size: Annotated[int, Field(ge=0)] = 0
-    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
-    steps: Count
+    batch_size: Count | None = None
+    stages: tuple[Stage, ...] = ()
+    epochs: Count | None = None
+    steps: Count | None = None
     max_minutes: Positive | None = None
     learning_rate: Positive = 7e-4
     warmup_ratio: Share = 0.02
@@ -81,7 +85,7 @@ class TrainingConfig(StrictModel):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     precision: Literal["bf16", "fp32"] = "bf16"
     threads: Count = 2
-    losses: Losses = Losses()
+    losses: LossWeights = LossWeights()
     augmentation: Augmentation = Augmentation()
     validation_share: Annotated[float, Field(ge=0, lt=1)] = 0.04
     validate_every: Count = 500
@@ -91,8 +95,16 @@ class TrainingConfig(StrictModel):
     @model_validator(mode="after")
     def _consistent(self) -> TrainingConfig:
         ends = [stage.until for stage in self.stages]
-        if ends != sorted(set(ends)) or ends[-1] != 1.0:
+        if ends and (ends != sorted(set(ends)) or ends[-1] != 1.0):
             raise ValueError(f"stages.until: got {ends}, expected growing shares of the budget ending at 1.0")
+        if bool(ends) == bool(self.batch_size):
+            raise ValueError(f"got {'both' if ends else 'neither'} batch_size {'and' if ends else 'nor'} stages; "
+                             "give one of them: batch_size for windows of the whole history, or stages")
+        if bool(self.steps) == bool(self.epochs):
+            raise ValueError(f"got {'both' if self.steps else 'neither'} epochs {'and' if self.steps else 'nor'} "
+                             "steps; give one of them")
+        if ends and self.epochs:
+            raise ValueError("got epochs with stages, whose batches differ in size; give steps, or batch_size")
         if self.start and self.grounding:
             raise ValueError(
                 f"start is {self.start!r} and grounding is {self.grounding!r}; a run starts from one of them"
@@ -102,10 +114,27 @@ class TrainingConfig(StrictModel):
                 f"scenes is {self.scenes!r} and scene_batch_size is {self.scene_batch_size}; "
                 "give both for the side task, or neither"
             )
+        if self.scenes and not self.losses.grounding_weight:
+            raise ValueError("got scenes with losses.grounding_weight 0; give it a weight, or leave scenes out")
         return self
 
+    def schedule(self, frames: int, window: int) -> Schedule:
+        """The steps and stages of a run on `frames` frames, for a model with a history of `window` frames."""
+        if self.batch_size is None:
+            return Schedule(self.steps, self.stages)
+        steps = self.steps or self.epochs * math.ceil(frames / self.batch_size)
+        return Schedule(steps, (Stage(until=1.0, window=window, batch_size=self.batch_size),))
 
-def load_training_file(path: Path | str) -> tuple[ModelFile, TrainingConfig]:
-    """Read config/training/<name>.yaml. Raises: ConfigError naming every mistake."""
+
+def load_training_file(path: Path | str, datasets: Sequence[Path | str] = ()) -> tuple[ModelFile, TrainingConfig]:
+    """Read a file of config/training or config/models. `datasets`: folders to learn from instead of the file's.
+
+    Raises: ConfigError naming every mistake.
+    """
     file = load_model_file(path)
-    return file, parse(TrainingConfig, file.training, f"{path}: training", ConfigError)
+    named = {"datasets": [{"path": str(folder)} for folder in datasets]} if datasets else {}
+    training = parse(TrainingConfig, file.training | named, f"{path}: training", ConfigError)
+    if not training.datasets:
+        raise ConfigError(f"{path}: got no dataset to learn from; name LeRobot v3 folders in training.datasets, or "
+                          "by --data")
+    return file, training

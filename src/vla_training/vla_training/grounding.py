@@ -22,8 +22,10 @@ from vla_policy.observation.proprioception import proprioception_names
 STATE_MIN_SPAN = 0.02  # m or rotation units: a channel that hardly moves must not blow its noise up
 
 
-def fit_state(state: NDArray[np.float32], contract: RobotContract, config: ModelConfig) -> Normalizer:
-    """The normaliser of the model's state vectors (N, P)."""
+def fit_state(state: NDArray[np.float32], contract: RobotContract, config: ModelConfig) -> Normalizer | None:
+    """The normaliser of the model's state vectors (N, P); None where the model feels nothing."""
+    if not config.proprioception:
+        return None
     names = proprioception_names(contract, config.proprioception_joints)
     return Normalizer.fit(state, names, min_span=STATE_MIN_SPAN)
 
@@ -74,13 +76,13 @@ class Scenes:
         return len(self.images)
 
     def for_model(
-        self, normalizer: Normalizer, tokenizer: Tokenizer, text_length: int, scale: PlaceScale
+        self, normalizer: Normalizer | None, tokenizer: Tokenizer, text_length: int, scale: PlaceScale
     ) -> Scenes:
         """The same scenes in the model's units."""
         ids, mask = tokenizer.encode_batch(self.sentences, text_length)
         return Scenes(
             self.images,
-            normalizer.apply(self.state),
+            self.state if normalizer is None else normalizer.apply(self.state),
             self.sentence,
             scale.apply(self.place),
             self.sentences,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
 from vla_policy.errors import ConfigError
@@ -73,8 +73,8 @@ def save_state(
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, partial / "model.safetensors")
-    save_file(average.weights, partial / "average.safetensors")
+    save_model(model, partial / "model.safetensors")
+    save_file({name: value.contiguous() for name, value in average.weights.items()}, partial / "average.safetensors")
     moments = {
         f"{i}.{name}": value
         for i, values in optimizer.state_dict()["state"].items()
@@ -100,8 +100,9 @@ def load_state(
         folder = folder.with_name(folder.name + ".previous")
     if not (folder / "progress.json").is_file():
         raise ConfigError(f"{folder}: nothing to resume there; start the run without --resume")
-    model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
-    average.weights = load_file(folder / "average.safetensors")
+    load_model(model, folder / "model.safetensors")
+    for name, value in load_file(folder / "average.safetensors").items():
+        average.weights[name].copy_(value)
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in load_file(folder / "optimizer.safetensors").items():
         index, name = key.split(".", 1)

@@ -1,6 +1,7 @@
-"""A training YAML in, a policy bundle out.
+"""A training or model file and demonstrations in, a policy bundle out.
 
 `ros2 run vla_training train config/training/tabletop.yaml --output outputs/run`
+`ros2 run vla_training train config/models/tiny_tabletop.yaml --data outputs/demonstrations --output outputs/run`
 
 Ctrl-C saves; `--resume` goes on where it stopped. The newest bundle is always at OUTPUT/bundle. Several
 processes share the batches when torchrun starts them, on a CPU with `threads: 1`:
@@ -26,6 +27,7 @@ from vla_policy.checkpoint import Bundle, check_fits, load_bundle, save_bundle
 from vla_policy.contract import RobotContract, load_contract
 from vla_policy.errors import ConfigError, VlaError
 from vla_policy.model.config import ModelFile
+from vla_policy.model.registry import BACKBONES, resolve
 from vla_policy.model.tokenizer import Tokenizer
 from vla_policy.model.vla import VLAModel, build_model
 from vla_policy.normalizer import Normalizer
@@ -51,10 +53,11 @@ class Run:
         device: torch.device,
         group: Group | None = None,
         arguments: Sequence[str] | None = None,
+        datasets: Sequence[Path] = (),
     ) -> None:
         self.group = group or Group()
         self._provenance = provenance("train", arguments)
-        self.file, self.training = load_training_file(config_path)
+        self.file, self.training = load_training_file(config_path, datasets)
         self.contract = load_contract(find_contract(robot))
         self.output = output
         torch.set_num_threads(self.training.threads)
@@ -62,7 +65,7 @@ class Run:
         with self.group.first_alone():  # the first reading decodes the videos
             self.data = load_demonstrations(self.training.datasets, self.contract, self.file.model)
         self.start = _start(self.file, self.training, self.contract, self.data)
-        scale = PlaceScale.of(self.contract)
+        scale = PlaceScale.of(self.contract) if self.training.losses.grounding_weight else None
         prepared = prepare(
             self.data,
             self.file.model,
@@ -88,8 +91,6 @@ class Run:
 
     def export(self, losses: dict[str, float]) -> None:
         """Write OUTPUT/bundle from the averaged weights."""
-        model = build_model(self.file.model, self.contract, self.start.tokenizer.vocabulary_size)
-        model.load_state_dict({k: v.cpu() for k, v in self.trainer.average.weights.items()}, strict=True)
         facts = self._provenance | {
             "steps": self.trainer.progress.step,
             "minutes": round(self.trainer.progress.minutes, 1),
@@ -99,19 +100,20 @@ class Run:
             "episodes": len(self.data.first),
             "frames": int((self.data.stop - self.data.first).sum()),
         }
-        save_bundle(
-            self.output / "bundle",
-            Bundle(
-                model,
-                self.file,
-                self.contract,
-                self.start.state_normalizer,
-                self.start.action_normalizer,
-                self.start.tokenizer,
-                provenance=facts,
-                instructions=_instructions(self.data),
-            ),
-        )
+        with self.trainer.averaged() as model:
+            save_bundle(
+                self.output / "bundle",
+                Bundle(
+                    model,
+                    self.file,
+                    self.contract,
+                    self.start.state_normalizer,
+                    self.start.action_normalizer,
+                    self.start.tokenizer,
+                    provenance=facts,
+                    instructions=_instructions(self.data),
+                ),
+            )
 
 
 def _instructions(data: Demonstrations) -> dict[str, list[str]]:
@@ -128,7 +130,7 @@ class Start:
 
     model: VLAModel
     tokenizer: Tokenizer
-    state_normalizer: Normalizer
+    state_normalizer: Normalizer | None
     action_normalizer: Normalizer
 
 
@@ -141,7 +143,7 @@ def _start(file: ModelFile, training: TrainingConfig, contract: RobotContract, d
     if training.start:
         bundle = load_bundle(training.start)
         check_fits(bundle.contract, contract, file.model)
-        _check_same_model(bundle.file, file, training.start)
+        _check_same_model(bundle.file, _as_stored(file, bundle.model), training.start)
         return Start(bundle.model, bundle.tokenizer, bundle.state_normalizer, bundle.action_normalizer)
     columns = len(contract.action_names) - (1 if contract.action.gripper else 0)
     action_normalizer = Normalizer.fit(data.actions[:, :columns], contract.action_names[:columns])
@@ -149,13 +151,19 @@ def _start(file: ModelFile, training: TrainingConfig, contract: RobotContract, d
         grounded = load_grounding(training.grounding)
         _check_same_model(grounded.file, file, training.grounding)
         return Start(grounded.model, grounded.tokenizer, grounded.state_normalizer, action_normalizer)
-    tokenizer = Tokenizer.build(data.instructions)
+    tokenizer = resolve(BACKBONES, file.model.backbone, "backbone").tokenizer(file.model, data.instructions)
     return Start(
         build_model(file.model, contract, tokenizer.vocabulary_size),
         tokenizer,
         fit_state(data.state, contract, file.model),
         action_normalizer,
     )
+
+
+def _as_stored(file: ModelFile, model: VLAModel) -> ModelFile:
+    """The file as a bundle holds it: with what its backbone adds."""
+    options = file.model.backbone_options | model.backbone.stored_options()
+    return file.model_copy(update={"model": file.model.model_copy(update={"backbone_options": options})})
 
 
 def _check_same_model(got: ModelFile, expected: ModelFile, where: str) -> None:
@@ -240,7 +248,8 @@ def _line(report: StepReport) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="train", description=__doc__)
-    parser.add_argument("config", type=Path, help="config/training/*.yaml")
+    parser.add_argument("config", type=Path, help="config/training/*.yaml or config/models/*.yaml")
+    parser.add_argument("--data", type=Path, nargs="+", default=(), help="LeRobot v3 folders, instead of the config's")
     parser.add_argument("--robot", default="tabletop", help="robot contract: a name or a path")
     parser.add_argument("--output", type=Path, required=True, help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="go on where the run in --output stopped")
@@ -250,7 +259,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(quiet=group.rank > 0)
     try:
         run = Run(
-            options.config, options.robot, options.output, torch.device(options.device), group, arguments
+            options.config,
+            options.robot,
+            options.output,
+            torch.device(options.device),
+            group,
+            arguments,
+            options.data,
         )
         train(run, options.resume, console)
     except VlaError as problem:

@@ -1,13 +1,14 @@
 """Demonstrations and a config in, a trained model out: the loop, its validation, its checkpoints.
 
-The loop holds no random state: what happens in step n depends on the seed, n and the weights. With the same
-budget of steps a resumed run therefore equals an uninterrupted one.
+The loop holds no random state: what happens in step n, noise and dropout too, depends on the seed, n and the
+weights. With the same budget of steps a resumed run therefore equals an uninterrupted one.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from vla_policy.action.codec import ActionCodec
 from vla_policy.model.config import ModelConfig
+from vla_policy.model.heads.losses import ActionTargets, place_loss
 from vla_policy.model.tokenizer import Tokenizer
 from vla_policy.model.vla import VLAModel
 from vla_policy.normalizer import Normalizer
@@ -25,7 +27,6 @@ from vla_training.augment import augment
 from vla_training.config import Stage, TrainingConfig
 from vla_training.datasets.windows import Demonstrations, WindowIndex, draw_windows, gather_images
 from vla_training.grounding import PlaceScale, Scenes, scene_batch
-from vla_training.losses import Targets, place_loss, total_loss
 from vla_training.optimization import (
     AveragedWeights,
     autocast,
@@ -41,7 +42,7 @@ VALIDATION_WINDOWS = 256
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Demonstrations in the model's units, ready to be cut into windows."""
+    """Demonstrations in the model's units, ready to be cut into windows. place: None where it is not trained on."""
 
     data: Demonstrations
     state: NDArray[np.float32]
@@ -59,9 +60,9 @@ def prepare(
     config: ModelConfig,
     training: TrainingConfig,
     codec: ActionCodec,
-    state_normalizer: Normalizer,
+    state_normalizer: Normalizer | None,
     tokenizer: Tokenizer,
-    scale: PlaceScale,
+    scale: PlaceScale | None,
 ) -> Prepared:
     """Normalise everything once and split episodes into training and validation by the seed."""
     arm, gripper = codec.encode(data.actions)
@@ -70,10 +71,10 @@ def prepare(
     held_out = round(training.validation_share * len(shuffled))
     return Prepared(
         data,
-        state_normalizer.apply(data.state),
+        data.state if state_normalizer is None else state_normalizer.apply(data.state),
         arm,
         gripper,
-        None if data.place is None else scale.apply(data.place),
+        None if data.place is None or scale is None else scale.apply(data.place),
         ids,
         mask,
         np.sort(shuffled[held_out:]),
@@ -122,6 +123,8 @@ class Trainer:
         self._config, self._training, self._prepared, self._scenes = config, training, prepared, scenes
         self._device = device
         self._group = group or Group()
+        lengths = (prepared.data.stop - prepared.data.first)[prepared.train_episodes]
+        self._schedule = training.schedule(int(lengths.sum()), config.history_length)
         self.optimizer = make_optimizer(model, training.learning_rate, training.weight_decay)
         self.average = AveragedWeights(model, training.ema_decay)
         self.progress = Progress()
@@ -129,7 +132,7 @@ class Trainer:
 
     def share_done(self) -> float:
         """Share of the budget that is used: of the steps, or of the minutes where that is more."""
-        share = self.progress.step / self._training.steps
+        share = self.progress.step / self._schedule.steps
         if self._training.max_minutes:
             share = max(share, self.progress.minutes / self._training.max_minutes)
         return min(1.0, share)
@@ -142,9 +145,9 @@ class Trainer:
             if share >= 1.0 or stop:
                 return
             started = time.monotonic()
-            stage = next(s for s in training.stages if share < s.until)
+            stage = next(s for s in self._schedule.stages if share < s.until)
             rate = learning_rate_at(
-                max(share, 1.0 / training.steps),
+                max(share, 1.0 / self._schedule.steps),
                 training.learning_rate,
                 training.warmup_ratio,
                 training.final_learning_rate_ratio,
@@ -173,34 +176,46 @@ class Trainer:
         progress = load_state(folder, self.model, self.optimizer, self.average)
         self.progress = Progress(**progress)
 
-    @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        """Losses of the averaged weights on fixed windows of the held-out episodes."""
-        prepared, window = self._prepared, self._config.history_length
-        rng = np.random.default_rng(self._training.seed)
+    @contextmanager
+    def averaged(self) -> Iterator[VLAModel]:
+        """The model with its averaged weights, for as long as the body runs."""
         current = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.model.load_state_dict(self.average.weights)
         self.model.eval()
-        sums: dict[str, float] = {}
-        batches = 8
-        for _ in range(batches):
-            index = draw_windows(
-                prepared.data,
-                prepared.validation_episodes,
-                VALIDATION_WINDOWS // batches,
-                window,
-                self._config.action_chunk_size,
-                rng,
-            )
-            _, parts = self._losses(index, gather_images(prepared.data, index.frames))
-            for name, value in parts.items():
-                sums[name] = sums.get(name, 0.0) + value.item() / batches
-        self.model.load_state_dict(current)
-        self.model.train()
+        try:
+            yield self.model
+        finally:
+            self.model.load_state_dict(current)
+            self.model.train()
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Losses of the averaged weights on fixed windows of the held-out episodes, with fixed noise."""
+        prepared, sums, batches = self._prepared, {}, 8
+        rng = self._random(self._training.seed)
+        with self.averaged():
+            for _ in range(batches):
+                index = draw_windows(
+                    prepared.data,
+                    prepared.validation_episodes,
+                    VALIDATION_WINDOWS // batches,
+                    self._config.history_length,
+                    self._config.action_chunk_size,
+                    rng,
+                )
+                _, parts = self._losses(index, gather_images(prepared.data, index.frames))
+                for name, value in parts.items():
+                    sums[name] = sums.get(name, 0.0) + value.item() / batches
         return sums
 
+    @staticmethod
+    def _random(*seeds: int) -> np.random.Generator:
+        """The generator of what numpy draws from here on; torch, which draws noise and dropout, is seeded too."""
+        torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
+        return np.random.default_rng(seeds)
+
     def _step(self, stage: Stage, rate: float) -> dict[str, float]:
-        rng = np.random.default_rng([self._training.seed, self.progress.step, self._group.rank])
+        rng = self._random(self._training.seed, self.progress.step, self._group.rank)
         self.model.train()
         index = draw_windows(
             self._prepared.data,
@@ -228,28 +243,28 @@ class Trainer:
     def _losses(self, index: WindowIndex, images: NDArray[np.uint8]) -> tuple[Tensor, dict[str, Tensor]]:
         prepared, to = self._prepared, self._to_device
         text = prepared.data.instruction[index.episode]
-        with autocast(self._device, self._training.precision):
-            output = self.model(
-                to(images),
-                to(prepared.state[index.frames]),
-                to(prepared.text_ids[text]),
-                to(prepared.text_mask[text]),
-            )
-        targets = Targets(
+        targets = ActionTargets(
             arm_BWKA=to(prepared.arm[index.rows]),
             gripper_BWK=None if prepared.gripper is None else to(prepared.gripper[index.rows]),
             rows_BWK=to(index.rows_valid),
             place_BW3=None if prepared.place is None else to(prepared.place[index.frames]),
-            frames_BW=to(index.valid),
         )
-        return total_loss(output, targets, self._training.losses)
+        with autocast(self._device, self._training.precision):
+            return self.model.loss(
+                to(images),
+                to(prepared.state[index.frames]),
+                to(prepared.text_ids[text]),
+                to(prepared.text_mask[text]),
+                targets,
+                self._training.losses,
+            )
 
     def _scene_loss(self, rng: np.random.Generator) -> Tensor:
         batch = scene_batch(self._scenes, max(1, self._training.scene_batch_size // self._group.size), rng)
         with autocast(self._device, self._training.precision):
             guess = self.model.ground(*(self._to_device(part) for part in batch.inputs))
         return place_loss(
-            guess.float(),
+            guess,
             self._to_device(batch.place),
             torch.ones(len(guess), dtype=torch.bool, device=self._device),
         )

@@ -30,7 +30,8 @@ EDGE_FRAMES = (
 class Demonstrations:
     """All frames of some datasets, in memory except the images.
 
-    images: one memory map (N_i, V, S, S, 3) per dataset. state: float32 (N, P), not normalised.
+    images: one memory map (N_i, V, S, S, 3) per dataset. state: float32 (N, P), not normalised, P = 0 for a model
+    without proprioception.
     actions: float32 (N * R, A), contract units, R rows a frame. place: float32 (N, 3), m, or None.
     first, stop: int (E,), frames of each episode. task: int (E,), index into `instructions`. stride: frames
     per policy period.
@@ -83,7 +84,7 @@ def load_demonstrations(
     ]
     return Demonstrations(
         images=tuple(cached_frames(d, config.cameras, config.image_size) for d in datasets),
-        state=np.concatenate([_states(d, contract, config.proprioception_joints) for d in datasets]),
+        state=np.concatenate([_states(d, contract, config) for d in datasets]),
         actions=np.concatenate([d.column("action").reshape(len(d) * rows, -1) for d in datasets]),
         rows_per_frame=rows,
         place=np.concatenate(places) if len(places) == len(datasets) else None,
@@ -185,10 +186,10 @@ def _rows_per_frame(dataset: LeRobotDataset, contract: RobotContract) -> int:
     return rows
 
 
-def _states(
-    dataset: LeRobotDataset, contract: RobotContract, joint_names: Sequence[str]
-) -> NDArray[np.float32]:
+def _states(dataset: LeRobotDataset, contract: RobotContract, config: ModelConfig) -> NDArray[np.float32]:
     """The model's state vector of every frame, built by the function that serves the policy."""
+    if not config.proprioception:
+        return np.empty((len(dataset), 0), np.float32)
     joints = dataset.column("observation.state").astype(np.float64)
     poses = dataset.column("observation.pose").astype(np.float64) if contract.pose else [None] * len(joints)
     return np.stack(
@@ -196,7 +197,7 @@ def _states(
             proprioception(
                 contract,
                 Observation(0, {}, row, None if pose is None else Pose(pose[:3], pose[3:])),
-                joint_names,
+                config.proprioception_joints,
             )
             for row, pose in zip(joints, poses, strict=True)
         ]
