@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from policies import CONFIG, tabletop
+from policies import tabletop
 from vla_policy import import_robovlms
 from vla_policy.checkpoint import load_bundle
 from vla_policy.errors import BundleError, ConfigError
@@ -138,9 +138,8 @@ def kosmos(tmp_path_factory: pytest.TempPathFactory) -> Imported:
 def test_an_imported_policy_acts_as_their_formulae_say(model: str, tmp_path: Path) -> None:
     reference, _ = make(tmp_path, model)
     torch.save({"state_dict": reference.published(model)}, tmp_path / "policy.pt")
-    robot = CONFIG / "robots" / "tabletop.yaml"
     assert import_robovlms.main([str(tmp_path / "policy.pt"), "--config", str(tmp_path / "theirs.json"),
-                                 "--robot", str(robot), "--output", str(tmp_path / "out")]) == 0
+                                 "--robot", "tabletop", "--output", str(tmp_path / "out")]) == 0
     bundle = load_bundle(tmp_path / "out")
     ids, mask = (torch.from_numpy(part) for part in bundle.tokenizer.encode_batch([INSTRUCTION] * BATCH, 48))
     images = torch.randint(0, 256, (BATCH, WINDOW, 2, SIDE, SIDE, 3), dtype=torch.uint8)

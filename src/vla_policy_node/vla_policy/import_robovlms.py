@@ -33,6 +33,7 @@ from vla_policy.model.config import ModelConfig, ModelFile
 from vla_policy.model.registry import BACKBONES, resolve
 from vla_policy.model.vla import VLAModel, build_model
 from vla_policy.normalizer import Normalizer
+from vla_policy.resources import find_contract
 from vla_policy.strict import StrictModel, load_yaml, parse
 
 ARM_SIZE = 6
@@ -199,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                                      description="Turns a checkpoint of RoboVLMs into a bundle.")
     parser.add_argument("checkpoint", type=Path, help=".pt or .ckpt file, or a DeepSpeed folder")
     parser.add_argument("--config", type=Path, required=True, help="their .json beside the checkpoint")
-    parser.add_argument("--robot", type=Path, required=True, help="its contract, config/robots/*.yaml")
+    parser.add_argument("--robot", required=True, help="its contract: a file, or a name in config/robots")
     parser.add_argument("--output", type=Path, required=True, help="folder of the bundle")
     parser.add_argument("--vlm", help="folder or hub name of the vision-language model, for its config.json "
                                       "and tokenizer.json; else as their configuration says")
@@ -211,11 +212,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     try:
         bundle = import_checkpoint(options.checkpoint, load_yaml(TheirConfig, options.config, ConfigError),
-                                   load_contract(options.robot), options.vlm, options.arm_units,
+                                   load_contract(find_contract(options.robot)), options.vlm, options.arm_units,
                                    tuple(options.cameras))
         save_bundle(options.output, bundle)
     except VlaError as problem:
-        console.print(str(problem), style="red", markup=False, highlight=False)
+        console.print(str(problem), style="red", markup=False, highlight=False, soft_wrap=True)
         return 1
     config = bundle.config
     console.print(f"{options.output}: backbone {config.backbone}, window {config.history_length}, chunk "
