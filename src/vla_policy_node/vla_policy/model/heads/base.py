@@ -49,7 +49,7 @@ class Reading:
         """The hidden states of the action queries alone, (B, W, Q, D); read once, whoever asks."""
         return self.hidden(None)
 
-    @property
+    @cached_property
     def feature(self) -> Tensor:
         """The hidden state of each frame's first action query, (B, W, D)."""
         return self.queries[:, :, 0]
