@@ -1,5 +1,6 @@
 """Training on a CPU: two steps, resume, infer, the same bits as without the break; mistakes are named."""
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -20,6 +21,18 @@ from vla_training.train import Run, main, train
 from vla_training.trainer import StepReport, Trainer
 
 QUIET = Console(quiet=True)
+CONFIG = Path(__file__).resolve().parents[2] / "config"
+TWIN = {"weights": "random-tiny"}
+# What three kinds of model say in a model file; all else is shared.
+KINDS = {
+    "discrete": {"formulation": "one_step", "action_head": "discrete", "history_length": 1},
+    "twin": {"backbone": "kosmos", "backbone_options": TWIN, "head_options": {"hidden_size": 8}},
+    "flow": {"action_head": "flow", "head_options": {"width": 16, "denoiser_size": 32}},
+}
+SEED_SCHEMA = {
+    "model": {"backbone": "kosmos", "action_head": "lstm", "history_length": 16, "action_chunk_size": 10},
+    "training": {"batch_size": 128, "learning_rate": 1e-4, "epochs": 5, "warmup_ratio": 0.25},
+}
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +84,74 @@ def test_two_steps_resume_and_infer_equal_an_uninterrupted_run(
     )
     assert all(torch.equal(value, resumed_weights[name]) for name, value in whole_weights.items())
     assert np.array_equal(chunk_of(tmp_path / "whole/bundle"), chunk_of(tmp_path / "broken/bundle"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_of_model_trains_resumes_and_acts(
+    kind: str, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = {"image_size": 32, "text_length": 8, "history_length": 2, "action_chunk_size": 4}
+    training = {"batch_size": 4, "steps": 2, "precision": "fp32", "threads": 1, "validation_share": 0.25}
+    training |= {"validate_every": 1, "losses": {"grounding_weight": 0.5}}
+    config = tmp_path / "model.json"
+    config.write_text(json.dumps({"model": shared | KINDS[kind], "training": training}))
+
+    def command(output: str, *more: str) -> int:
+        return main([str(config), "--data", str(dataset), "--output", str(tmp_path / output), "--device", "cpu", *more])
+
+    assert command("whole") == 0
+    with monkeypatch.context() as patch:
+        stop_after(1, patch)
+        assert command("broken") == 0
+    assert load_bundle(tmp_path / "broken/bundle").provenance["steps"] == 1
+    assert command("broken", "--resume") == 0
+    bundles = [load_bundle(tmp_path / name / "bundle") for name in ("whole", "broken")]
+    assert [bundle.provenance["steps"] for bundle in bundles] == [2, 2]
+    assert {"bins" if kind == "discrete" else "pose", "place"} <= set(bundles[0].provenance["validation"])
+    whole, resumed = (bundle.model.state_dict() for bundle in bundles)
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    chunk = chunk_of(tmp_path / "broken/bundle")
+    assert chunk.shape == (4, 7) and np.isfinite(chunk).all()
+
+
+def test_a_twin_can_start_from_its_bundle(dataset: Path, tmp_path: Path) -> None:
+    model = {"image_size": 32, "text_length": 8, "history_length": 2} | KINDS["twin"] | {"proprioception": False}
+    training = {"batch_size": 2, "steps": 1, "precision": "fp32", "threads": 1}
+    config = tmp_path / "model.json"
+    config.write_text(json.dumps({"model": model, "training": training}))
+    run = Run(config, "tabletop", tmp_path / "first", torch.device("cpu"), datasets=[dataset])
+    train(run, resume=False, console=QUIET)
+    config.write_text(json.dumps({"model": model, "training": training | {"start": str(tmp_path / "first/bundle")}}))
+    second = Run(config, "tabletop", tmp_path / "second", torch.device("cpu"), datasets=[dataset])
+    weights = second.trainer.model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in run.trainer.average.weights.items())
+    assert second.start.state_normalizer is None
+    assert np.isfinite(chunk_of(tmp_path / "first/bundle")).all()
+
+
+def test_the_short_schema_trains(dataset: Path, tmp_path: Path) -> None:
+    schema = SEED_SCHEMA | {"model": SEED_SCHEMA["model"] | {"backbone_options": TWIN, "image_size": 32}}
+    (tmp_path / "model.json").write_text(json.dumps(schema))
+    run = Run(tmp_path / "model.json", "tabletop", tmp_path / "run", torch.device("cpu"), datasets=[dataset])
+    report = next(run.trainer.run())
+    assert report.frames == 128 * 16 and np.isfinite(report.losses["loss"])
+    assert run.trainer.share_done() == 1 / 5  # 21 frames are one batch an epoch
+
+
+@pytest.mark.parametrize(
+    "path", sorted([*CONFIG.glob("models/*.yaml"), *CONFIG.glob("training/*.yaml")]), ids=lambda path: path.stem
+)
+def test_every_shipped_file_says_how_to_train(path: Path) -> None:
+    file, training = load_training_file(path, ["somewhere"])
+    schedule = training.schedule(1000, file.model.history_length)
+    assert schedule.steps > 0 and schedule.stages[-1].window == file.model.history_length
+
+
+def test_epochs_are_turned_into_steps(tmp_path: Path) -> None:
+    config = write_config(tmp_path / "run.yaml", tmp_path, stages=[], steps=None, epochs=3, batch_size=8)
+    schedule = load_training_file(config)[1].schedule(frames=20, window=4)
+    assert schedule.steps == 9
+    assert [(stage.window, stage.batch_size) for stage in schedule.stages] == [(4, 8)]
 
 
 def test_training_lowers_the_loss(dataset: Path, tmp_path: Path) -> None:
@@ -140,6 +221,14 @@ def test_resuming_nothing_is_refused(dataset: Path, tmp_path: Path) -> None:
             "expected growing shares of the budget ending at 1.0",
         ),
         ({"scenes": "somewhere"}, "give both for the side task, or neither"),
+        ({"batch_size": 8}, "got both batch_size and stages"),
+        ({"stages": []}, "got neither batch_size nor stages"),
+        ({"epochs": 2}, "got both epochs and steps"),
+        ({"steps": None}, "got neither epochs nor steps"),
+        ({"steps": None, "epochs": 2}, "got epochs with stages"),
+        ({"batch_sice": 8}, "unknown key 'batch_sice'; did you mean 'batch_size'"),
+        ({"datasets": []}, "got no dataset to learn from"),
+        ({"scenes": "here", "scene_batch_size": 4, "losses": {}}, "scenes with losses.grounding_weight 0"),
     ],
 )
 def test_a_wrong_config_is_refused_by_name(tmp_path: Path, change: dict, message: str) -> None:
@@ -154,6 +243,6 @@ def test_a_missing_dataset_is_one_clear_line(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_the_shipped_config_loads() -> None:
-    file, training = load_training_file(Path(__file__).resolve().parents[2] / "config/training/tabletop.yaml")
+    file, training = load_training_file(CONFIG / "training/tabletop.yaml")
     assert training.stages[-1].window == file.model.history_length
     assert set(file.model.cameras) <= set(tabletop().cameras)
