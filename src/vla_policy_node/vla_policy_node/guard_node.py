@@ -75,7 +75,8 @@ class GuardNode(Node):
     def shut_down(self) -> None:
         """Stop the robot, if it was ever driven, and say so before leaving."""
         if self._guard.run_id:
-            self._guard.stop(StopReason.ESTOP, "the guard was shut down")
+            if self._guard.status.state is not GuardState.IDLE:
+                self._guard.stop(StopReason.ESTOP, "the guard was shut down")
             state = self._state.newest
             now_ns = self._now_ns()
             self._publish(self._guard.command(now_ns, state, time.monotonic_ns()))
