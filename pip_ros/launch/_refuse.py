@@ -35,6 +35,7 @@ def missing_names(module: str, supported: Iterable[str]) -> Callable[[str], NoRe
     names = sorted(supported)
 
     def refuse(name: str) -> NoReturn:
+        """Raise AttributeError for `name`, with the nearest supported name and the list of all of them."""
         if name.startswith("__"):
             raise AttributeError(name)
         raise AttributeError(
@@ -56,6 +57,7 @@ def strict_keywords(cls: type[Any]) -> type[Any]:
     ]
 
     def checked(self: Any, *args: Any, **kwargs: Any) -> None:
+        """The class's `__init__`, after a TypeError for any keyword that it does not take."""
         for name in kwargs:
             if name not in known:
                 raise TypeError(

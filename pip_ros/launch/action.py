@@ -151,6 +151,7 @@ class LaunchDescription:
         complete = True
 
         def collect(entities: Iterable[Any]) -> None:
+            """Walk the entities depth first; fill `found`, clear `complete` where an inside is unknown."""
             nonlocal complete
             for entity in entities:
                 if isinstance(entity, DeclareLaunchArgument):

@@ -57,6 +57,9 @@ class DeclareLaunchArgument(Action):
             self.description += ("" if description.endswith(".") else ".") + f" Valid choices are: {choices}"
 
     def execute(self, context: LaunchContext) -> None:
+        """Set the argument to its default unless it was given. Raises: RuntimeError where there is neither, or for a
+        value that is not among `choices`.
+        """
         if self.name not in context.launch_configurations:
             if self.default_value is None:
                 raise RuntimeError(f'Required launch argument "{self.name}" was not provided.')
@@ -87,6 +90,7 @@ class SetLaunchConfiguration(Action):
         self.value = value
 
     def execute(self, context: LaunchContext) -> None:
+        """Store the value under the name, replacing what an argument or an earlier action set."""
         context.launch_configurations[perform(context, self.name)] = perform(context, self.value)
 
 
@@ -102,6 +106,7 @@ class SetEnvironmentVariable(Action):
         self.value = value
 
     def execute(self, context: LaunchContext) -> None:
+        """Change the launch's own copy of the environment, not that of this Python process."""
         context.environment[perform(context, self.name)] = perform(context, self.value)
 
 
@@ -114,6 +119,7 @@ class UnsetEnvironmentVariable(Action):
         self.name = name
 
     def execute(self, context: LaunchContext) -> None:
+        """Drop the name from the launch's own copy of the environment; a name that is not there is no error."""
         context.environment.pop(perform(context, self.name), None)
 
 
@@ -135,6 +141,7 @@ class IncludeLaunchDescription(Action):
         self.launch_arguments = list(launch_arguments or [])
 
     def execute(self, context: LaunchContext) -> None:
+        """Load the file, set the given arguments, then visit its actions with `context` reading that file."""
         with context.reading(self.source.path(context)):
             description = self.source.get_launch_description(context)
             given = {perform(context, name): perform(context, value) for name, value in self.launch_arguments}
@@ -142,6 +149,7 @@ class IncludeLaunchDescription(Action):
             visit(description, context)
 
     def sub_actions(self) -> list[Any] | None:
+        """Return the included description, loaded in an empty context; None where that needs a running launch."""
         try:
             return [self.source.get_launch_description(LaunchContext())]
         except (SubstitutionFailure, OSError, LookupError):
@@ -166,6 +174,7 @@ class GroupAction(Action):
         self.launch_configurations = dict(launch_configurations or {})
 
     def execute(self, context: LaunchContext) -> None:
+        """Set the group's configurations and visit its actions; a scoped group then restores both dictionaries."""
         before = dict(context.launch_configurations), dict(context.environment)
         for name, value in self.launch_configurations.items():
             context.launch_configurations[perform(context, name)] = perform(context, value)
@@ -175,6 +184,7 @@ class GroupAction(Action):
             context.launch_configurations, context.environment = before
 
     def sub_actions(self) -> list[Any]:
+        """Return the actions of the group, scoped or not."""
         return self.actions
 
 
@@ -196,9 +206,11 @@ class OpaqueFunction(Action):
         self.kwargs = dict(kwargs or {})
 
     def execute(self, context: LaunchContext) -> list[Any] | None:
+        """Call the function; the actions that it returns are visited next."""
         return self.function(context, *self.args, **self.kwargs)
 
     def sub_actions(self) -> None:
+        """Return None: what the function will return is only known at run time."""
         return None
 
 
@@ -211,6 +223,7 @@ class LogInfo(Action):
         self.msg = msg
 
     def execute(self, context: LaunchContext) -> None:
+        """Log the message as INFO of `launch.user`."""
         logging.getLogger("launch.user").info(perform(context, self.msg))
 
 
@@ -223,6 +236,7 @@ class EmitEvent(Action):
         self.event = event
 
     def execute(self, context: LaunchContext) -> None:
+        """Queue the event for the handlers of the launch."""
         context.emit_event_sync(self.event)
 
 
@@ -235,6 +249,7 @@ class Shutdown(Action):
         self.reason = reason
 
     def execute(self, context: LaunchContext) -> None:
+        """Queue a shutdown event with the reason; after a process has exited, also log that it was required."""
         event = context.current_event
         if isinstance(event, ProcessExited):
             _log.info("process[%s] was required: shutting down launched system", event.process_name)
@@ -250,6 +265,7 @@ class RegisterEventHandler(Action):
         self.event_handler = event_handler
 
     def execute(self, context: LaunchContext) -> None:
+        """Add the handler to those of the launch; events handled before do not reach it."""
         context.register_event_handler(self.event_handler)
 
 
@@ -269,6 +285,7 @@ class TimerAction(Action):
         self.actions = list(actions)
 
     def execute(self, context: LaunchContext) -> None:
+        """Start the timer [s] and return at once; a shutdown of the launch cancels it."""
         period_s = float(
             self.period if isinstance(self.period, (int, float)) else perform(context, self.period)
         )
@@ -283,6 +300,7 @@ class TimerAction(Action):
             visit(action, context)
 
     def sub_actions(self) -> list[Any]:
+        """Return the actions that the timer will visit."""
         return self.actions
 
 

@@ -80,6 +80,7 @@ class ExecuteProcess(Action):
         self._stop_asked = asyncio.Event()
 
     def sub_actions(self) -> list[Any]:
+        """Return the actions of `on_exit`; none where it is a function, known only when the process has ended."""
         return list(self.on_exit) if isinstance(self.on_exit, (list, tuple)) else []
 
     def command(self, context: LaunchContext) -> list[str]:
@@ -87,6 +88,7 @@ class ExecuteProcess(Action):
         return [perform(context, word) for word in self.cmd]
 
     def execute(self, context: LaunchContext) -> None:
+        """Start the process in the background, unless the launch is ending, and stop it when the launch ends."""
         if context.is_shutdown:
             return
         if self.on_exit is not None:

@@ -39,6 +39,7 @@ class _Formatter(logging.Formatter):
     """Lines of processes as they are, all else with level and name."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return the message alone for `launch.output…` records, else `[LEVEL] [logger]: message`."""
         text = record.getMessage()
         return (
             text

@@ -21,9 +21,11 @@ class TextSubstitution(Substitution):
         self.text = text
 
     def perform(self, context: LaunchContext) -> str:
+        """Return the text as it was given."""
         return self.text
 
     def describe(self) -> str:
+        """Return the text in quotes."""
         return f"'{self.text}'"
 
 
@@ -37,6 +39,7 @@ class LaunchConfiguration(Substitution):
         self.default = default
 
     def perform(self, context: LaunchContext) -> str:
+        """Return the value that was set, else the default. Raises: SubstitutionFailure where there is neither."""
         name = perform(context, self.variable_name)
         if name in context.launch_configurations:
             return perform(context, context.launch_configurations[name])
@@ -45,6 +48,7 @@ class LaunchConfiguration(Substitution):
         return perform(context, self.default)
 
     def describe(self) -> str:
+        """Return `LaunchConfig(name)`, as the genuine --show-args prints it."""
         return f"LaunchConfig({describe(self.variable_name)})"
 
 
@@ -55,9 +59,11 @@ class PathJoinSubstitution(Substitution):
         self.substitutions = list(substitutions)
 
     def perform(self, context: LaunchContext) -> str:
+        """Return the parts joined by the separator of paths; an absolute part drops those before it."""
         return os.path.join(*(perform(context, part) for part in self.substitutions))
 
     def describe(self) -> str:
+        """Return `PathJoin('…')` with the descriptions of the parts joined by ` + `."""
         return f"PathJoin('{' + '.join(describe(part) for part in self.substitutions)}')"
 
 
@@ -71,6 +77,7 @@ class EnvironmentVariable(Substitution):
         self.default_value = default_value
 
     def perform(self, context: LaunchContext) -> str:
+        """Return the value in the launch's environment, else the default. Raises: SubstitutionFailure for neither."""
         name = perform(context, self.name)
         if name in context.environment:
             return context.environment[name]
@@ -79,6 +86,7 @@ class EnvironmentVariable(Substitution):
         return perform(context, self.default_value)
 
     def describe(self) -> str:
+        """Return `EnvVar('name')`, without the value."""
         return f"EnvVar({describe(self.name)})"
 
 
@@ -89,9 +97,11 @@ class PythonExpression(Substitution):
         self.expression = expression
 
     def perform(self, context: LaunchContext) -> str:
+        """Evaluate the joined text, with Python's builtins and no other names, and return the result as text."""
         return str(eval(perform(context, self.expression), {}, {}))  # noqa: S307  a launch file is code already
 
     def describe(self) -> str:
+        """Return `PythonExpr(…)` with the parts of the expression, not evaluated."""
         return f"PythonExpr({describe(self.expression)})"
 
 
@@ -99,6 +109,7 @@ class ThisLaunchFile(Substitution):
     """The path of the launch file that is being read."""
 
     def perform(self, context: LaunchContext) -> str:
+        """Return the path of the file being read. Raises: SubstitutionFailure outside of a launch file."""
         if context.launch_file is None:
             raise SubstitutionFailure("ThisLaunchFile used outside of a launch file")
         return str(context.launch_file)
@@ -108,6 +119,7 @@ class ThisLaunchFileDir(Substitution):
     """The folder of the launch file that is being read."""
 
     def perform(self, context: LaunchContext) -> str:
+        """Return the folder of the file being read. Raises: SubstitutionFailure outside of a launch file."""
         if context.launch_file is None:
             raise SubstitutionFailure("ThisLaunchFileDir used outside of a launch file")
         return str(context.launch_file.parent)
@@ -120,6 +132,7 @@ class FindExecutable(Substitution):
         self.name = name
 
     def perform(self, context: LaunchContext) -> str:
+        """Return the executable's path, searched on the PATH of the launch. Raises: SubstitutionFailure."""
         name = perform(context, self.name)
         found = shutil.which(name, path=context.environment.get("PATH"))
         if found is None:

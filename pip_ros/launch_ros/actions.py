@@ -79,6 +79,7 @@ class Node(ExecuteProcess):
         self.ros_arguments = list(ros_arguments or [])
 
     def command(self, context: LaunchContext) -> list[str]:
+        """Return executable and arguments, then --ros-args with name, namespace, parameter files and remappings."""
         words = [
             *super().command(context),
             "--ros-args",
@@ -141,6 +142,7 @@ class PushRosNamespace(Action):
         self.namespace = namespace
 
     def execute(self, context: LaunchContext) -> None:
+        """Append the namespace to the one pushed before; an absolute one replaces it."""
         base, own = context.launch_configurations.get("ros_namespace", ""), perform(context, self.namespace)
         context.launch_configurations["ros_namespace"] = own if own.startswith("/") else f"{base}/{own}"
 

@@ -26,6 +26,7 @@ class PackageSubstitution(Substitution):
         raise NotImplementedError(type(self).__name__)
 
     def perform(self, context: LaunchContext) -> str:
+        """Return the package's folder. Raises: SubstitutionFailure naming the nearest package there is."""
         name = perform(context, self.package)
         try:
             return self.find(name)
@@ -37,6 +38,7 @@ class PackageSubstitution(Substitution):
             ) from error
 
     def describe(self) -> str:
+        """Return `FindPackageShare(pkg='name')`, or with the name of the subclass at hand."""
         return f"{type(self).__name__}(pkg={describe(self.package)})"
 
 
@@ -44,6 +46,7 @@ class FindPackageShare(PackageSubstitution):
     """The share folder of a package."""
 
     def find(self, package: str) -> str:
+        """Return <prefix>/share/<package>. Raises: PackageNotFoundError."""
         return get_package_share_directory(package)
 
 
@@ -51,6 +54,7 @@ class FindPackagePrefix(PackageSubstitution):
     """The install prefix of a package."""
 
     def find(self, package: str) -> str:
+        """Return the folder that the package was installed into. Raises: PackageNotFoundError."""
         return get_package_prefix(package)
 
 
@@ -63,6 +67,7 @@ class ExecutableInPackage(Substitution):
         self.package = package
 
     def perform(self, context: LaunchContext) -> str:
+        """Return <prefix>/lib/<package>/<executable>. Raises: SubstitutionFailure where package or file is missing."""
         package, name = perform(context, self.package), perform(context, self.executable)
         return find_executable(package, FindPackagePrefix(package).perform(context), name)
 

@@ -46,6 +46,7 @@ def settled(node: Node, ask: Callable[[], Any]) -> Any:
     """Return what `ask()` says once other nodes are seen and the graph stays the same (or time is over)."""
 
     def graph() -> Any:
+        """Return what this node sees now: names of nodes, topics with types, services with types."""
         return node.get_node_names(), node.get_topic_names_and_types(), node.get_service_names_and_types()
 
     seen, since_s, end_s = graph(), time.monotonic(), time.monotonic() + DISCOVERY_S

@@ -62,6 +62,7 @@ class _CheckedInclude(IncludeLaunchDescription):
     """
 
     def execute(self, context) -> None:  # type: ignore[no-untyped-def]
+        """Run the file. Raises: RuntimeError naming the nearest argument for one that the file does not declare."""
         declared, complete = self.source.get_launch_description(context).declared_arguments()
         names = [argument.name for argument in declared]
         for name, _ in self.launch_arguments:

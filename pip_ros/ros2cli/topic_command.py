@@ -89,6 +89,7 @@ def echo_topic(arguments: argparse.Namespace) -> int:
     done = False
 
     def show(message: Any) -> None:
+        """Print the message, or its --field, as YAML; with --once only the first."""
         nonlocal done
         if done:
             return

@@ -130,10 +130,12 @@ class _Worker:
 
     @classmethod
     def prepare(cls, sim_name: str, bundle: str, contract: RobotContract, time_limit_s: float) -> None:
+        """Keep what `play` needs in this process; nothing is loaded yet. time_limit_s: of one episode."""
         cls._setup, cls._play = (sim_name, bundle, contract, time_limit_s), None
 
     @classmethod
     def play(cls, episode: tuple[str, int]) -> EpisodeResult:
+        """Play one (task, seed) and return its result; the first call builds the sim and loads the policy."""
         if cls._play is None:
             cls._play = cls._build(*cls._setup)
         return cls._play(episode)

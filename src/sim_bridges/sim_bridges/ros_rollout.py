@@ -161,6 +161,7 @@ class RosRollout:
     def _watch_cameras(self, watch: Frames) -> None:
         for name, camera in self._contract.cameras.items():
             def forward(msg: Image, name: str = name, camera: Any = camera) -> None:
+                """Hand one image message on as stamp [ns], camera name and RGB array (H, W, 3)."""
                 watch(stamp_to_ns(msg.header.stamp), name, image_to_array(msg, camera))
 
             self._node.create_subscription(Image, camera.topic, forward, self._pace.sensor_qos)

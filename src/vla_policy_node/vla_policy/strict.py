@@ -60,6 +60,7 @@ class _Loader(yaml.SafeLoader):
     """YAML that refuses a key written twice (PyYAML keeps the last in silence) and reads 1e-4 as a number."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """The mapping's node. Raises: yaml.MarkedYAMLError, with the line, for a key written twice."""
         node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:

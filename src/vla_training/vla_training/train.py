@@ -221,6 +221,7 @@ def _stop_on_signal(trainer: Trainer) -> Iterator[None]:
     """Ctrl-C, or a cluster's SIGTERM, ends the loop after the step it is in."""
 
     def stop(*_: object) -> None:
+        """Ask the trainer to end after the step it is in; the handler itself interrupts nothing."""
         trainer.stop_requested = True
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -34,6 +34,7 @@ def film(task: str, seed: int, folder: Path, image_size: int, console: Console) 
     seen: list[Observation] = []
 
     def watch(observation: Observation, _: Decision) -> None:
+        """Keep every observation of the episode, in order; the decision is not drawn."""
         seen.append(observation)
 
     result = demonstrate(sim, contract, task, seed, watch=watch)

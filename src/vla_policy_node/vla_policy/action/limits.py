@@ -62,17 +62,21 @@ class TwistLimiter:
         self._sent = np.zeros(6)
 
     def request(self, row: Vector) -> Vector:
+        """Displacements (6,) of one action period [m, rad] -> the twist (6,) that covers them [m/s, rad/s]."""
         return row / self._row_s
 
     def begin(self) -> None:
+        """A run begins from rest: the twist sent last counts as zero."""
         self._sent = np.zeros(6)
 
     def jump(self, request: Vector, state: Observation) -> str | None:
+        """One sentence when the linear or angular velocity is longer than `jump_factor` times its limit."""
         limits, factor = self._limits, self._limits.jump_factor
         return (_too_far(request[:3], limits.linear_velocity_m_s * factor, "linear velocity", "m/s")
                 or _too_far(request[3:], limits.angular_velocity_rad_s * factor, "angular velocity", "rad/s"))
 
     def limit(self, request: Vector, state: Observation, elapsed_s: float, age_s: float) -> Vector:
+        """The twist (6,), shortened in length rather than per axis, slowed towards the walls of the workspace."""
         limits = self._limits
         linear = _shorten(request[:3], limits.linear_velocity_m_s)
         linear = _step(self._sent[:3], linear, limits.linear_acceleration_m_s2 * elapsed_s)
@@ -92,6 +96,7 @@ class TwistLimiter:
         return np.clip(linear, -outward[1], outward[0])
 
     def hold(self, state: Observation | None) -> Vector | None:
+        """The zero twist (6,), or None for a silent stop; the state plays no part."""
         return None if self._silent else np.zeros(6)
 
 
@@ -106,14 +111,17 @@ class PoseLimiter:
         self.begin()
 
     def request(self, row: Vector) -> Vector:
+        """Position [m] and rotation vector [rad] of a row (6,) -> pose (7,): position, quaternion xyzw."""
         return np.concatenate([row[:3], quaternion_from_rotvec(row[3:6])])
 
     def begin(self) -> None:
+        """A run begins from rest, where the robot will then stand: the pose sent last is forgotten."""
         self._sent: Vector | None = None
         self._linear = np.zeros(3)
         self._angular = np.zeros(3)
 
     def jump(self, request: Vector, state: Observation) -> str | None:
+        """One sentence when `request` is further off than `jump_factor` times the speed limits go in a period."""
         limits, start = self._limits, self._start(state)
         reach_s = limits.jump_factor * self._jump_s
         turn = rotation_between(start[3:], request[3:])
@@ -121,6 +129,7 @@ class PoseLimiter:
                 or _too_far(turn, limits.angular_velocity_rad_s * reach_s, "turn", "rad"))
 
     def limit(self, request: Vector, state: Observation, elapsed_s: float, age_s: float) -> Vector:
+        """The next pose (7,) on the way to `request` and into the workspace, without overshooting it."""
         limits, start = self._limits, self._start(state)
         if elapsed_s > 0:
             target = np.clip(request[:3], self._low, self._high)
@@ -141,6 +150,7 @@ class PoseLimiter:
         return self._sent.copy()
 
     def hold(self, state: Observation | None) -> Vector | None:
+        """The pose (7,) sent last, else the one where the robot stands; None for a silent stop or without both."""
         if self._silent or (self._sent is None and state is None):
             return None
         self._sent = self._start(state)
@@ -169,13 +179,16 @@ class JointLimiter:
         self.begin()
 
     def request(self, row: Vector) -> Vector:
+        """The targets (J,) as they are, in a copy."""
         return row.copy()
 
     def begin(self) -> None:
+        """A run begins from rest, where the joints will then stand: the targets sent last are forgotten."""
         self._sent: Vector | None = None
         self._speed = np.zeros(len(self._index))
 
     def jump(self, request: Vector, state: Observation) -> str | None:
+        """One sentence on the joint that is furthest beyond `jump_factor` times its speed limit over a period."""
         distance = np.abs(request - self._start(state))
         worst = int(np.argmax(distance / self._reach))
         if distance[worst] <= self._reach[worst]:
@@ -184,6 +197,7 @@ class JointLimiter:
                 f"{self._reach[worst]:.3g} rad")
 
     def limit(self, request: Vector, state: Observation, elapsed_s: float, age_s: float) -> Vector:
+        """The next targets (J,), each joint within its own range, speed and acceleration, braking before its goal."""
         start = self._start(state)
         if elapsed_s > 0:
             way = np.clip(request, self._low, self._high) - start
@@ -199,6 +213,7 @@ class JointLimiter:
         return self._sent.copy()
 
     def hold(self, state: Observation | None) -> Vector | None:
+        """The targets (J,) sent last, else where the joints stand; None for a silent stop or without both."""
         if self._silent or (self._sent is None and state is None):
             return None
         self._sent = self._start(state)

@@ -53,10 +53,12 @@ class Flamingo(PretrainedBackbone):
 
     @property
     def text_tower(self) -> nn.Module:
+        """The Llama with its gated cross-attention; vision tower and resampler are parts of the same module."""
         return self.vlm.model
 
     @property
     def vision_tower(self) -> nn.Module:
+        """The vision transformer whose patch states the resampler reads."""
         return self.vlm.model.vision_model
 
     def encode_image(self, pixels_M3SS: Tensor) -> Tensor:
@@ -76,4 +78,5 @@ class Flamingo(PretrainedBackbone):
 
     @property
     def visual_size(self) -> int:
+        """C, the width of the vision tower: the resampler keeps it, cross-attention maps it to that of words."""
         return self.vlm.config.vision_config.embed_dim

@@ -32,4 +32,5 @@ class Florence2(EncoderDecoder):
 
     @classmethod
     def side_of_images(cls, hf_config: PreTrainedConfig, image_size: int) -> int:
+        """`image_size` itself [px]: any will do."""
         return image_size  # convolutions take any

@@ -28,6 +28,7 @@ class Gemma3(PretrainedBackbone):
 
     @classmethod
     def tiny_config(cls, vocabulary_size: int, image_size: int) -> Gemma3Config:
+        """The twin: a Gemma 3 with a sliding window of 64 tokens and a SigLIP, four tokens an image."""
         text = TWIN_TEXT | {"head_dim": 16, "sliding_window": 64, "vocab_size": vocabulary_size}
         vision = TWIN_VISION | {"model_type": "siglip_vision_model", "image_size": image_size,
                                 "vision_use_head": False}
@@ -36,10 +37,12 @@ class Gemma3(PretrainedBackbone):
 
     @classmethod
     def build(cls, hf_config: Gemma3Config, options: object) -> nn.Module:
+        """A model with fresh weights, its image projection drawn at random too."""
         vlm = super().build(hf_config, options)
         projection = vlm.model.multi_modal_projector.mm_input_projection_weight
         nn.init.normal_(projection, std=projection.shape[0] ** -0.5)  # zero by default: a model without sight
         return vlm
 
     def hidden_states(self, visual_BT: Tensor, **inputs: Tensor) -> Tensor:
+        """(B, T, D): neighbours marked in `visual_BT` see each other both ways, all other tokens look back only."""
         return self.vlm.model(token_type_ids=visual_BT.long(), use_cache=False, **inputs).last_hidden_state

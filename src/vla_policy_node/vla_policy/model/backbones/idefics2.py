@@ -24,6 +24,7 @@ class Idefics2(Idefics3):
 
     @classmethod
     def tiny_config(cls, vocabulary_size: int, image_size: int) -> Idefics2Config:
+        """The twin: a Mistral, a vision transformer and a perceiver that gives eight tokens an image."""
         text = TWIN_TEXT | {"model_type": "mistral", "vocab_size": vocabulary_size}
         perceiver = {"hidden_size": 64, "resampler_n_latents": 8, "resampler_depth": 1,
                      "resampler_n_heads": 4, "resampler_head_dim": 16, "num_key_value_heads": 2}
@@ -31,5 +32,6 @@ class Idefics2(Idefics3):
                               perceiver_config=perceiver, image_token_id=vocabulary_size - 1)
 
     def encode_image(self, pixels_M3SS: Tensor) -> Tensor:
+        """What the perceiver makes of the patches of images (M, 3, S, S): (M, latents, D)."""
         states, whole = self.patches(pixels_M3SS)
         return self.vlm.model.connector(states, attention_mask=whole)

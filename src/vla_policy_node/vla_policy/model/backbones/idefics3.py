@@ -30,6 +30,7 @@ class Idefics3(PretrainedBackbone):
 
     @classmethod
     def tiny_config(cls, vocabulary_size: int, image_size: int) -> PreTrainedConfig:
+        """The twin: a Llama and a vision transformer; every 16 x 16 px of an image become one token."""
         text = TWIN_TEXT | {"model_type": "llama", "vocab_size": vocabulary_size}
         vision = TWIN_VISION | {"image_size": image_size, "patch_size": 8}
         return cls.hf_class.config_class(text_config=text, vision_config=vision, scale_factor=2,
@@ -37,16 +38,19 @@ class Idefics3(PretrainedBackbone):
 
     @classmethod
     def side_of_images(cls, hf_config: PreTrainedConfig, image_size: int) -> int:
+        """The largest side [px] of whole groups of patches, up to `image_size` and to the published side."""
         vision = hf_config.vision_config
         group = vision.patch_size * getattr(hf_config, "scale_factor", 1)
         return min(max(image_size // group, 1) * group, vision.image_size)
 
     @property
     def text_tower(self) -> nn.Module:
+        """The Llama, without its output layer."""
         return self.vlm.model.text_model
 
     @property
     def vision_tower(self) -> nn.Module:
+        """The vision transformer; it takes a mask of patches beside the pixels."""
         return self.vlm.model.vision_model
 
     def patches(self, pixels_M3SS: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,4 +61,5 @@ class Idefics3(PretrainedBackbone):
         return states, whole.flatten(1)
 
     def encode_image(self, pixels_M3SS: Tensor) -> Tensor:
+        """Images (M, 3, S, S) -> tokens (M, n, D); `scale_factor` squared patches become one token."""
         return self.vlm.model.connector(self.patches(pixels_M3SS)[0])

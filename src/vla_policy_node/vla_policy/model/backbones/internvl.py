@@ -24,6 +24,7 @@ class InternVL(PretrainedBackbone):
 
     @classmethod
     def tiny_config(cls, vocabulary_size: int, image_size: int) -> InternVLConfig:
+        """The twin: a Qwen2 and a vision transformer; every 16 x 16 px of an image become one token."""
         text = TWIN_TEXT | {"model_type": "qwen2", "vocab_size": vocabulary_size}
         vision = TWIN_VISION | {"image_size": [image_size] * 2, "patch_size": [8, 8]}
         return InternVLConfig(text_config=text, vision_config=vision, downsample_ratio=0.5,
@@ -31,4 +32,5 @@ class InternVL(PretrainedBackbone):
 
     @classmethod
     def side_of_images(cls, hf_config: PreTrainedConfig, image_size: int) -> int:
+        """The vision tower's own side [px]; its configuration gives height and width, which are the same."""
         return hf_config.vision_config.image_size[0]

@@ -26,6 +26,7 @@ class Kosmos(PretrainedBackbone):
 
     @classmethod
     def tiny_config(cls, vocabulary_size: int, image_size: int) -> Kosmos2Config:
+        """The twin: Kosmos-2's text and vision transformers, eight tokens an image."""
         text = {"vocab_size": vocabulary_size, "embed_dim": 64, "layers": 2, "ffn_dim": 128,
                 "attention_heads": 4, "dropout": 0.0, "attention_dropout": 0.0}
         return Kosmos2Config(text_config=text, vision_config=TWIN_VISION | {"image_size": image_size},
@@ -33,13 +34,16 @@ class Kosmos(PretrainedBackbone):
 
     @property
     def text_tower(self) -> nn.Module:
+        """The text transformer, without its output layer."""
         return self.vlm.text_model.model
 
     @property
     def vision_tower(self) -> nn.Module:
+        """The CLIP vision model, with the layer norm behind it."""
         return self.vlm.vision_model
 
     def encode_image(self, pixels_M3SS: Tensor) -> Tensor:
+        """Images (M, 3, S, S) -> (M, latents, D): normalised patch states, read by the resampler."""
         states = self.vision_tower(pixel_values=pixels_M3SS).last_hidden_state
         states = nn.functional.normalize(self.vision_tower.model.post_layernorm(states), dim=-1)
         return self.vlm.image_to_text_projection(states)[0]

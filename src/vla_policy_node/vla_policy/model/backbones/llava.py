@@ -42,12 +42,14 @@ class Llava(PretrainedBackbone):
 
     @classmethod
     def tiny_config(cls, vocabulary_size: int, image_size: int) -> LlavaConfig:
+        """The twin: a Llama and a CLIP, one token per patch of 16 x 16 px."""
         text = TWIN_TEXT | {"model_type": "llama", "vocab_size": vocabulary_size}
         vision = TWIN_VISION | {"model_type": "clip_vision_model", "image_size": image_size,
                                 "projection_dim": 64}
         return LlavaConfig(text_config=text, vision_config=vision, image_token_id=vocabulary_size - 1)
 
     def encode_image(self, pixels_M3SS: Tensor) -> Tensor:
+        """Images (M, 3, S, S) -> (M, patches, D), from the layer of CLIP that the configuration names."""
         config = self.vlm.config
         states = self.vision_tower(pixels_M3SS, output_hidden_states=True).hidden_states
         tokens = states[config.vision_feature_layer]
@@ -64,11 +66,13 @@ class LlavaNext(Llava):
 
     @classmethod
     def tiny_config(cls, vocabulary_size: int, image_size: int) -> LlavaNextConfig:
+        """Llava's twin under LLaVA 1.6's class, with one grid: the image as a whole."""
         alike = super().tiny_config(vocabulary_size, image_size)
         return LlavaNextConfig(text_config=alike.text_config, vision_config=alike.vision_config,
                                image_token_id=alike.image_token_id, image_grid_pinpoints=[[image_size] * 2])
 
     def encode_image(self, pixels_M3SS: Tensor) -> Tensor:
+        """Images (M, 3, S, S) -> (M, patches + 1, D): Llava's tokens, then the one that ends an image."""
         end_1D = self.vlm.model.image_newline[None]
         return torch.cat([super().encode_image(pixels_M3SS), end_1D.expand(len(pixels_M3SS), 1, -1)], 1)
 
@@ -92,6 +96,7 @@ class LlavaOneVision(LlavaNext):
 
     @classmethod
     def tiny_config(cls, vocabulary_size: int, image_size: int) -> LlavaOnevisionConfig:
+        """The twin: a Qwen2 and a SigLIP, read at its last layer."""
         text = TWIN_TEXT | {"model_type": "qwen2", "vocab_size": vocabulary_size}
         vision = TWIN_VISION | {"model_type": "siglip_vision_model", "image_size": image_size,
                                 "vision_use_head": False}

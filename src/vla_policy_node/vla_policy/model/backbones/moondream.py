@@ -87,9 +87,11 @@ class MoondreamVlm(PreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
+        """Phi's word embedding, where `transformers` looks for it."""
         return self.language_model.get_input_embeddings()
 
     def get_output_embeddings(self) -> nn.Module:
+        """Phi's output layer over the vocabulary, where `transformers` looks for it."""
         return self.language_model.get_output_embeddings()
 
 
@@ -135,18 +137,22 @@ class Moondream(PretrainedBackbone):
 
     @property
     def text_tower(self) -> nn.Module:
+        """Phi, without its output layer."""
         return self.vlm.language_model.model
 
     @property
     def vision_tower(self) -> nn.Module:
+        """The SigLIP vision model."""
         return self.vlm.vision_tower
 
     def encode_image(self, pixels_M3SS: Tensor) -> Tensor:
+        """Images (M, 3, S, S) -> (M, n, D), one token per patch."""
         features = self.vision_tower(pixels_M3SS).last_hidden_state
         # An image of this size is its own only crop: the features of the whole and of the crops are the same.
         return self.vlm.projector(torch.cat([features, features], -1))
 
     def hidden_states(self, visual_BT: Tensor, **inputs: Tensor) -> Tensor:
+        """(B, T, D), under an attention bias (B, 1, T, T) in place of the mask of padding."""
         mask = _mask(inputs["attention_mask"].bool(), visual_BT)
         lowest = torch.finfo(self.vlm.dtype).min
         bias = torch.zeros(mask.shape, dtype=self.vlm.dtype, device=mask.device).masked_fill(~mask, lowest)

@@ -52,6 +52,7 @@ class OfaVlm(PreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
+        """BART's word embedding, where `transformers` looks for it."""
         return self.language_model.get_input_embeddings()
 
 
@@ -80,6 +81,7 @@ class Ofa(EncoderDecoder):
 
     @classmethod
     def side_of_images(cls, hf_config: PreTrainedConfig, image_size: int) -> int:
+        """`image_size` itself [px]: convolutions take any."""
         return image_size
 
     @classmethod
@@ -89,12 +91,15 @@ class Ofa(EncoderDecoder):
 
     @property
     def text_tower(self) -> nn.Module:
+        """BART, encoder and decoder."""
         return self.vlm.language_model
 
     @property
     def vision_tower(self) -> nn.Module:
+        """The ResNet; its last feature map is read, not what it pools from that."""
         return self.vlm.vision_tower
 
     def encode_image(self, pixels_M3SS: Tensor) -> Tensor:
+        """Images (M, 3, S, S) -> (M, n, D), one token per cell of the ResNet's last feature map, row by row."""
         features = self.vision_tower(pixels_M3SS).last_hidden_state
         return self.vlm.projector(features.flatten(2).transpose(1, 2))

@@ -34,6 +34,7 @@ class PaliGemma(PretrainedBackbone):
 
     @classmethod
     def tiny_config(cls, vocabulary_size: int, image_size: int) -> PaliGemmaConfig:
+        """The twin: a Gemma and a SigLIP, one token per patch of 16 x 16 px."""
         text = TWIN_TEXT | {"model_type": "gemma", "head_dim": 16, "vocab_size": vocabulary_size}
         vision = TWIN_VISION | {"model_type": "siglip_vision_model", "image_size": image_size,
                                 "vision_use_head": False, "projection_dim": 64}
@@ -41,6 +42,7 @@ class PaliGemma(PretrainedBackbone):
                                image_token_id=vocabulary_size - 1)
 
     def hidden_states(self, visual_BT: Tensor, **inputs: Tensor) -> Tensor:
+        """(B, T, D); every token, an image's or not, gets the type `token_type`."""
         types_BT = torch.full_like(inputs["attention_mask"], self.token_type)
         return self.vlm.model(token_type_ids=types_BT, use_cache=False, **inputs).last_hidden_state
 

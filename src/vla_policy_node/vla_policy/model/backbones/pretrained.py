@@ -7,7 +7,8 @@ parameters for tests).
 
 Images reach a model stretched to a square by `vla_policy.observation.resize`, in training as in serving.
 
-Shapes: B batch, V cameras, M images, S image side, N visual tokens, n of one image, T tokens, D width.
+Shapes: B batch, V cameras, M images, S image side, N visual tokens, n of one image, C their width, L text,
+T tokens, D width.
 """
 
 from __future__ import annotations
@@ -180,22 +181,27 @@ class PretrainedBackbone(Backbone):
 
     @property
     def hidden_size(self) -> int:
+        """D, read from the text part of the model's configuration."""
         return self.vlm.config.get_text_config().hidden_size
 
     @property
     def word_embedding(self) -> nn.Module:
+        """Token ids (B, L) -> (B, L, D), by the model's own input embedding."""
         return self.vlm.get_input_embeddings()
 
     @property
     def output_embedding(self) -> nn.Module | None:
+        """Hidden states (..., D) -> logits over the model's vocabulary; None where it has no such layer."""
         return self.vlm.get_output_embeddings()
 
     @property
     def text_tower(self) -> nn.Module:
+        """The language model without its output layer, in the place that most native classes keep it."""
         return self.vlm.model.language_model
 
     @property
     def vision_tower(self) -> nn.Module:
+        """The image encoder without projection, in the place that most native classes keep it."""
         return self.vlm.model.vision_tower
 
     @property
@@ -210,15 +216,19 @@ class PretrainedBackbone(Backbone):
 
     @property
     def max_positions(self) -> int | None:
+        """`max_position_embeddings` of the text configuration; None where it names no such limit."""
         return getattr(self.vlm.config.get_text_config(), "max_position_embeddings", None)
 
     def encode_image(self, pixels_M3SS: Tensor) -> Tensor:
+        """Images (M, 3, S, S) -> (M, n, D), projected to the width of words by the native class."""
         return self.vlm.model.get_image_features(pixels_M3SS).pooler_output
 
     def encode_images(self, pixels_BV3SS: Tensor) -> Tensor:
+        """Visual tokens (B, N, C) of all cameras, from pixels cast to the number type of the weights."""
         return super().encode_images(pixels_BV3SS.to(self.vlm.dtype))
 
     def run(self, tokens_BTD: Tensor, mask_BT: Tensor, visual_BT: Tensor) -> Tensor:
+        """Hidden states (B, T, D) in float32, computed in the number type of the weights."""
         return super().run(tokens_BTD.to(self.vlm.dtype), mask_BT, visual_BT).float()
 
 

@@ -62,11 +62,13 @@ class Qwen25Vl(PretrainedBackbone):
 
     @classmethod
     def side_of_images(cls, hf_config: PreTrainedConfig, image_size: int) -> int:
+        """The side [px] nearest to `image_size` that is whole tokens: a token merges several patches."""
         cell = hf_config.vision_config.patch_size * hf_config.vision_config.spatial_merge_size
         return max(1, round(image_size / cell)) * cell
 
     @property
     def vision_tower(self) -> nn.Module:
+        """The vision transformer with its merger of patches."""
         return self.vlm.model.visual
 
     @property

@@ -127,6 +127,7 @@ class Stem(nn.Module):
         self.place_embedding = nn.Linear(self.places.shape[-1], width)
 
     def forward(self, pixels_B3SS: Tensor) -> Tensor:
+        """(B, 3, S, S) -> (B, N, C), the grid's cells row by row."""
         tokens_BNC = self.convolutions(pixels_B3SS).flatten(2).transpose(1, 2)
         return tokens_BNC + self.place_embedding(self.places)
 
@@ -169,6 +170,7 @@ class Layer(nn.Module):
         self.feed = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
     def forward(self, tokens_BTD: Tensor, mask_BT: Tensor, visual_BNC: Tensor) -> Tensor:
+        """Tokens (B, T, D) in and out. mask_BT: True where a token is real. visual_BNC: what all of them look at."""
         normed = self.self_norm(tokens_BTD)
         tokens_BTD = tokens_BTD + self.self_attention(normed, normed, mask_BT[:, None, None, :])
         tokens_BTD = tokens_BTD + self.cross_attention(self.cross_norm(tokens_BTD), visual_BNC)

@@ -40,6 +40,7 @@ class ChunkDecoder(nn.Module):
                                     nn.Linear(decoder_size, shape.chunk_size * shape.columns))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(..., D) -> arm (..., K, A) and gripper logits (..., K), or None without a gripper; both float32."""
         rows = self.layers(features).unflatten(-1, (self.shape.chunk_size, -1)).float()
         arm = rows[..., : self.shape.arm_size]
         return arm, rows[..., -1] if self.shape.has_gripper else None

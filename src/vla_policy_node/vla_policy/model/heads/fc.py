@@ -20,4 +20,5 @@ class FcHead(ActionHead):
         self.decoder = self.Options(**config.head_options).build(hidden_size, shape)
 
     def forward(self, features_BWD: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, W, D) -> arm (B, W, K, A) and gripper logits (B, W, K) or None; frames do not mix."""
         return self.decoder(features_BWD)

@@ -66,6 +66,7 @@ class GenerativeHead(ActionHead):
         """How badly noise is told from the flat chunks (B, W, K * A), over the rows that count."""
 
     def forward(self, features_BWD: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, W, D) -> sampled arm (B, W, K, A) and gripper logits (B, W, K) or None."""
         features_BWD = self.past(features_BWD)
         arm_BWKA = self.rows(self.sample(features_BWD))
         return arm_BWKA, None if self.gripper is None else self.gripper(features_BWD).float()
@@ -100,6 +101,7 @@ class Denoiser(nn.Module):
         self.register_buffer("octaves", octaves, persistent=False)
 
     def forward(self, noisy: Tensor, time: Tensor, features: Tensor) -> Tensor:
+        """Noisy chunks (..., E), their times (...) and features (..., D) -> (..., E), float32."""
         angles = time[..., None] * self.octaves
         hidden = self.enter(torch.cat([noisy, angles.sin(), angles.cos(), features.float()], -1))
         return self.leave(hidden + self.block(hidden)).float()

@@ -31,4 +31,5 @@ class GptHead(ActionHead):
         cls.Options(**config.head_options).check()
 
     def forward(self, features_BWD: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, W, D) -> arm (B, W, K, A) and gripper logits (B, W, K) or None; W up to `history_length`."""
         return self.decoder(self.past(features_BWD))

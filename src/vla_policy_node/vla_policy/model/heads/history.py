@@ -40,6 +40,7 @@ class CausalHistory(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, features_BWD: Tensor) -> Tensor:
+        """(B, W, D) -> (B, W, width); frame w of the result knows frames 0..w."""
         frames = features_BWD.shape[1]
         hidden = self.enter(features_BWD) + self.places[:frames]
         ahead = torch.ones(frames, frames, dtype=torch.bool, device=hidden.device).triu(1)

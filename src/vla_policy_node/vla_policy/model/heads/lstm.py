@@ -43,6 +43,7 @@ class LstmHead(ActionHead):
         self.decoder = options.build(hidden_size if options.skip else options.hidden_size, shape)
 
     def forward(self, features_BWD: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, W, D) -> arm (B, W, K, A) and gripper logits (B, W, K) or None; the state is zero before frame 0."""
         past, _ = self.lstm(features_BWD)
         past = self.dropout(past)
         return self.decoder(past if self.past is None else features_BWD + self.past(past))
