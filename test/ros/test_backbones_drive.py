@@ -1,11 +1,13 @@
 """Every backbone's twin with its recommended head in; out: each in turn drives the tabletop through the same nodes.
 
-What one process commands with the same bundle shows that the policy node serves that one, and not the one before.
+What one process commands with the same bundle shows that the policy node serves that one, and not the one before. The
+last is the backbone that docs/new-backbone.md adds.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.task import Future
 from test_matrix import EPISODE_TASK, RECOMMENDED, Cell, bundle_of
+from test_new_backbone import page_followed, registered_line
 from test_sim_node import sim_command
 
 from sim_bridges.rollout import rollout
@@ -36,16 +39,26 @@ from vla_policy_node.pace import Pace
 CONTRACT = ROBOTS / "tabletop.yaml"
 TIME_LIMIT_S = 1.0
 DEADLINE_S = 60.0  # generous: a loaded machine is no fault of the nodes
+NEW_BACKBONE, NEW_CLASS = registered_line()
+# The policy node as it is once the page's line stands in the registry.
+POLICY_NODE = f"""
+from vla_policy.model.registry import BACKBONES
+from vla_policy_node.policy_node import main
+BACKBONES["{NEW_BACKBONE}"] = "{NEW_CLASS}"
+main()
+"""
 
 
 class Nodes:
     """A simulator, a guard and an unconfigured policy node, and a client that plays episodes through them."""
 
-    def __init__(self, spawn: Spawn, folder: Path) -> None:
+    def __init__(self, spawn: Spawn, adapters: Path) -> None:
         spawn(sim_command("pace:=lockstep"))
         spawn(guard_command(CONTRACT, "pace:=lockstep", "use_sim_time:=true"))
-        self.policy = spawn(policy_command(CONTRACT, folder, "pace:=lockstep", "use_sim_time:=true", "device:=cpu",
-                                           "autostart:=false"))
+        settings = ("pace:=lockstep", "use_sim_time:=true", "device:=cpu", "autostart:=false")
+        python, _, _, *options = policy_command(CONTRACT, adapters, *settings)
+        paths = os.pathsep.join((str(adapters), os.environ.get("PYTHONPATH", "")))
+        self.policy = spawn([python, "-c", POLICY_NODE, *options], env={"PYTHONPATH": paths})
         self.client = RosRollout(load_contract(CONTRACT), Pace.LOCKSTEP)
         self._manager = rclpy.create_node("manager")
         self._parameters = AsyncParameterClient(self._manager, "policy_node")
@@ -62,10 +75,12 @@ class Nodes:
         self._answer(self._parameters.set_parameters([Parameter("bundle", value=str(bundle))]))
         self._change(Transition.TRANSITION_CONFIGURE)
         self._change(Transition.TRANSITION_ACTIVATE)
-        self.client.wait_until_ready()
-        yield self.client
-        self._change(Transition.TRANSITION_DEACTIVATE)
-        self._change(Transition.TRANSITION_CLEANUP)
+        try:
+            self.client.wait_until_ready()
+            yield self.client
+        finally:
+            self._change(Transition.TRANSITION_DEACTIVATE)
+            self._change(Transition.TRANSITION_CLEANUP)
 
     def _change(self, transition: int) -> None:
         answer = self._answer(self._transition.call_async(ChangeState.Request(transition=Transition(id=transition))))
@@ -80,9 +95,11 @@ class Nodes:
 @pytest.fixture(scope="module")
 def nodes(spawn_shared: Spawn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     rclpy.init()
-    nodes = Nodes(spawn_shared, tmp_path_factory.mktemp("nodes"))
-    yield nodes
-    nodes.close()
+    adapters = tmp_path_factory.mktemp("adapters")
+    with page_followed(adapters):
+        nodes = Nodes(spawn_shared, adapters)
+        yield nodes
+        nodes.close()
     rclpy.shutdown()
 
 
@@ -93,7 +110,7 @@ def sim() -> Iterator[TabletopSim]:
     sim.close()
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", [*BACKBONES, NEW_BACKBONE])
 def test_a_backbone_drives_through_the_nodes(backbone: str, nodes: Nodes, sim: TabletopSim, tmp_path: Path) -> None:
     bundle = bundle_of(Cell(backbone, *RECOMMENDED).file())
     save_bundle(tmp_path / "bundle", bundle)

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-
 from policies import CONFIG, live_model, model_file
+
 from vla_policy.checkpoint import Bundle, save_bundle
 from vla_policy.contract import load_contract
 from vla_policy.model.tokenizer import Tokenizer

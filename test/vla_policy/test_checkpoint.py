@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from policies import bundle, model_file, tabletop
 from safetensors.torch import load_file, save_file
 
-from policies import bundle, model_file, tabletop
 from vla_policy.checkpoint import FILES, MANIFEST, check_fits, load_bundle, save_bundle
 from vla_policy.contract import RobotContract, parse_contract
 from vla_policy.errors import BundleError, ContractError

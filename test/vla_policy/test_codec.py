@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from policies import tabletop
+
 from vla_policy.action.codec import ActionCodec
 from vla_policy.errors import ActionError, BundleError
 from vla_policy.normalizer import Normalizer

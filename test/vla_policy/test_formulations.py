@@ -6,9 +6,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from policies import SENTENCES, live_model, tabletop
 from torch import Tensor
 
-from policies import SENTENCES, live_model, tabletop
 from vla_policy.engine import Engine
 from vla_policy.errors import ConfigError
 from vla_policy.model.config import ModelFile

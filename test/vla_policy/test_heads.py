@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from policies import tabletop
 from torch import Tensor, nn
 
-from policies import tabletop
 from vla_policy.action.bins import BINS, bin_centres, from_bins, to_bins, token_ids
 from vla_policy.errors import ConfigError
 from vla_policy.model.config import ModelConfig

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from policies import tabletop
 from torch import Tensor, nn
 
-from policies import tabletop
 from vla_policy import import_robovlms
 from vla_policy.checkpoint import load_bundle
 from vla_policy.errors import BundleError, ConfigError

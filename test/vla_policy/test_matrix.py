@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from policies import SENTENCES, tabletop
+
 from sim_bridges.rollout import rollout
 from sim_bridges.tabletop import TASKS, TabletopSim
 from vla_policy.checkpoint import Bundle, load_bundle, save_bundle

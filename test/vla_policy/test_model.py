@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from policies import SENTENCES, live_model, model_file, tabletop
 from torch import Tensor, nn
 
-from policies import SENTENCES, live_model, model_file, tabletop
 from vla_policy.model.backbones.base import Backbone, ImageProcessor
 from vla_policy.model.config import ModelConfig
 from vla_policy.model.tokenizer import Tokenizer

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from policies import CONFIG, model_file, tabletop
+
 from vla_policy.errors import ConfigError, ContractError
 from vla_policy.model.config import ModelConfig, load_model_file
 from vla_policy.model.registry import BACKBONES

@@ -1,19 +1,22 @@
-"""docs/new-backbone.md in; out: its adapter, registered and configured as the page says, trains, loads and
-drives."""
+"""docs/new-backbone.md in; out: its adapter, registered and configured as the page says, trains, loads and drives.
+
+test/ros/test_backbones_drive.py lets it drive through the nodes.
+"""
 
 from __future__ import annotations
 
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from policies import CONFIG
 from test_matrix import EPISODE_TASK, LENGTH, SENTENCES, SIDE, bundle_of, check_streaming, train_two_steps
 
-from policies import CONFIG
 from sim_bridges.rollout import rollout
 from sim_bridges.tabletop import TabletopSim
 from vla_policy.checkpoint import load_bundle, save_bundle
@@ -34,16 +37,23 @@ def block(kind: str) -> str:
     return re.sub(r"^   ", "", found.group(1), flags=re.MULTILINE)
 
 
-@pytest.fixture
-def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Steps 1 and 2 of the page: the name of the new backbone."""
-    name, target = re.fullmatch(r'"(.+)": "(.+)",\n', block("text")).groups()
+def registered_line() -> tuple[str, str]:
+    """Step 2 of the page: the name of its backbone, and what it stands for where the adapter is not in our package."""
+    name, target = re.fullmatch(r'"(.+)": "vla_policy\.model\.backbones\.(.+)",\n', block("text")).groups()
+    return name, target
+
+
+@contextmanager
+def page_followed(folder: Path) -> Iterator[str]:
+    """Steps 1 and 2 of the page, with the adapter in `folder`: the name of the new backbone."""
+    name, target = registered_line()
     module = target.partition(":")[0]
-    (tmp_path / f"{module.rpartition('.')[2]}.py").write_text(block("python"))
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(BACKBONES, name, target.removeprefix("vla_policy.model.backbones."))
-    yield name
-    sys.modules.pop(module.rpartition(".")[2], None)
+    (folder / f"{module}.py").write_text(block("python"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.setitem(BACKBONES, name, target)
+        yield name
+    sys.modules.pop(module, None)
 
 
 def twin_file() -> ModelFile:
@@ -55,15 +65,16 @@ def twin_file() -> ModelFile:
     return parse(ModelFile, data, "page", ConfigError)
 
 
-def test_the_page_adds_a_backbone(registered: str, tmp_path: Path) -> None:
-    assert parse(ModelFile, yaml.safe_load(block("yaml")), "page", ConfigError).model.backbone == registered
-    bundle = bundle_of(twin_file())
-    ids, mask = bundle.tokenizer.encode_batch([SENTENCES[0]], LENGTH)
-    text = torch.from_numpy(ids), torch.from_numpy(mask)
-    before, after = train_two_steps(bundle.model, text)
-    assert after < before
-    save_bundle(tmp_path / "bundle", bundle)
-    loaded = load_bundle(tmp_path / "bundle")
+def test_the_page_adds_a_backbone(tmp_path: Path) -> None:
+    with page_followed(tmp_path) as name:
+        assert parse(ModelFile, yaml.safe_load(block("yaml")), "page", ConfigError).model.backbone == name
+        bundle = bundle_of(twin_file())
+        ids, mask = bundle.tokenizer.encode_batch([SENTENCES[0]], LENGTH)
+        text = torch.from_numpy(ids), torch.from_numpy(mask)
+        before, after = train_two_steps(bundle.model, text)
+        assert after < before
+        save_bundle(tmp_path / "bundle", bundle)
+        loaded = load_bundle(tmp_path / "bundle")
     check_streaming(bundle.model, loaded.model, text)
     result = rollout(TabletopSim(), Policy(loaded), loaded.contract, EPISODE_TASK, seed=0, time_limit_s=0.4)
     assert result.reason == "TIME_LIMIT", result.message

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from policies import bundle, observation
+
 from vla_policy.checkpoint import save_bundle
 from vla_policy.contract import parse_contract
 from vla_policy.errors import ActionError, ConfigError, ContractError, InstructionError, ObservationError

@@ -6,8 +6,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-
 from policies import observation, tabletop
+
 from vla_policy.errors import ContractError, ObservationError
 from vla_policy.observation.proprioception import proprioception, proprioception_names, rotation_6d
 from vla_policy.observation.resize import resize_image

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from policies import SENTENCES
+
 from vla_policy.errors import BundleError, InstructionError
 from vla_policy.model.tokenizer import Tokenizer
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from policies import bundle, observation
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer as Core
 from tokenizers import pre_tokenizers
 from tokenizers.models import Unigram
 from twins import SIDE, WORDS, config, pixels, query_ids, text_ids, twin
 
-from policies import bundle, observation
 from vla_policy.checkpoint import load_bundle, save_bundle
 from vla_policy.errors import ConfigError, InstructionError
 from vla_policy.model.backbones.base import Backbone

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from policies import tabletop
 from safetensors.torch import load_model, save_model
 from transformers import CLIPImageProcessorPil, SiglipImageProcessorPil
 from twins import SIDE, WORDS, config, pixels, query_ids, text_ids, twin
 
-from policies import tabletop
 from vla_policy.errors import ConfigError
 from vla_policy.model.registry import BACKBONES, resolve
 from vla_policy.model.vla import build_model
