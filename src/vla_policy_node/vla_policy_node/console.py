@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import tkinter as tk
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -24,6 +23,11 @@ from vla_policy.contract import load_contract
 from vla_policy.errors import VlaError
 from vla_policy_node.messages import image_to_array
 from vla_policy_node.pace import LATCHED, LATEST_ONLY, RELIABLE
+
+try:
+    import tkinter as tk
+except ImportError:  # Debian packs it apart from Python
+    tk = None
 
 REFRESH_MS = 50
 VIEW_PX = 420
@@ -144,13 +148,15 @@ def _as_ppm(image: NDArray[np.uint8]) -> bytes:
 
 
 def main() -> None:
-    """Open the window; without a screen, say so and leave with code 1."""
+    """Open the window; where that cannot be, say so in one line and leave with code 1."""
     rclpy.init()
     try:
+        if tk is None:
+            raise VlaError("this Python has no tkinter; install it, e.g. `sudo apt-get install python3-tk`")
         node = ConsoleNode()
-        window = Window(node)
-    except (VlaError, tk.TclError) as problem:
-        rclpy.logging.get_logger("console").error(f"no console: {problem}")
+        window = _open(node)
+    except VlaError as problem:
+        rclpy.logging.get_logger("console").error(f"no console: {problem}; or go without: headless:=true")
         sys.exit(1)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
@@ -162,11 +168,16 @@ def main() -> None:
     thread.join(2.0)
 
 
-def _spin(executor: SingleThreadedExecutor) -> None:
+def _open(node: ConsoleNode) -> Window:
     try:
+        return Window(node)
+    except tk.TclError as problem:
+        raise VlaError(f"no screen to open a window on ({problem}); set DISPLAY") from None
+
+
+def _spin(executor: SingleThreadedExecutor) -> None:
+    with suppress(ExternalShutdownException):
         executor.spin()
-    except ExternalShutdownException:
-        return
 
 
 if __name__ == "__main__":
