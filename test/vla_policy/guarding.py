@@ -1,4 +1,4 @@
-"""In: nothing. Out: a contract of each action kind in round numbers, and short makers of chunks and robot states."""
+"""In: nothing. Out: a contract of each action kind in round numbers, and short makers of chunks, states and guards."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from vla_policy.action.guard import Decision, Guard, GuardState, StopReason
 from vla_policy.contract import RobotContract, parse_contract
 from vla_policy.types import ActionChunk, Observation, Pose
 
 DT_NS = 50_000_000  # rows and commands of every contract here: 20 Hz
+T0 = 1_000 * DT_NS  # when runs begin
 CENTRE = (0.5, 0.0, 0.3)  # of the workspace [m]
 UPRIGHT = (0.0, 0.0, 0.0, 1.0)
 
@@ -70,3 +72,24 @@ def twist_rows(count: int, x_m_s: float = 0.0, y_m_s: float = 0.0, gripper: floa
     row = np.array([x_m_s, y_m_s, 0.0, 0.0, 0.0, 0.0, 0.0]) * (DT_NS / 1e9)
     row[-1] = gripper
     return np.tile(row, (count, 1))
+
+
+def running(contract: RobotContract | None = None, rows: int = 8, **settings: object) -> Guard:
+    """A guard that took one chunk of 0.1 m/s, stamped T0, and sent its first command."""
+    guard = Guard(contract or twist_contract(), **settings)
+    guard.accept(chunk(T0, twist_rows(rows, 0.1)), T0)
+    assert tick(guard, 0).status.state is GuardState.ACTIVE
+    return guard
+
+
+def tick(guard: Guard, k: int, robot: Observation | None = None) -> Decision:
+    """The command for k periods after T0, with both clocks in step and a fresh state."""
+    now_ns = T0 + k * DT_NS
+    return guard.command(now_ns, robot or state(now_ns), now_ns)
+
+
+def assert_stopped(guard: Guard, reason: StopReason, *words: str) -> None:
+    """The stop is latched with this reason, and its message holds all the words."""
+    assert (guard.status.state, guard.status.reason) == (GuardState.STOPPED, reason)
+    for word in words:
+        assert word in guard.status.message
