@@ -55,16 +55,17 @@ class Schedule:
 class TrainingConfig(StrictModel):
     """One training run.
 
-    datasets: what is learnt from; a command line can name them instead. Where the weights, tokenizer and normalisers come from: `start` is a policy
-    bundle to fine-tune, `grounding` a folder written by `pretrain`; without either they are made new.
+    datasets: what is learnt from; a command line can name them instead. Where the weights, tokenizer and
+    normalisers come from: `start` is a policy bundle to fine-tune, `grounding` a folder written by `pretrain`;
+    without either they are made new.
     scenes: folder written by `scenes`, for the grounding loss kept as a side task (`scene_batch_size` a step;
     0: none).
     batch_size: windows of a step, each as long as the model's history. In its place, stages: growing windows; the
     last must end at 1. Single frames are cheap and varied; windows teach the history.
     epochs: the budget; an epoch draws as many windows as there are frames to train on. In its place, steps.
     max_minutes: a further budget; the learning rate follows whichever is used up further, the first to end ends
-    the run. With `max_minutes` the schedule depends on the machine's speed; leave it out where a run
-    must be repeatable bit by bit.
+    the run. With `max_minutes` the schedule depends on the machine's speed; leave it out where a run must be
+    repeatable bit by bit.
     """
 
     datasets: tuple[Source, ...] = ()

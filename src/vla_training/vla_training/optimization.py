@@ -28,7 +28,7 @@ def learning_rate_at(progress: float, peak: float, warmup_ratio: float, final_ra
 
 
 def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW; vectors (biases, norms) and embeddings are not decayed."""
+    """AdamW; vectors (biases, norms) are not decayed."""
     decayed = [p for p in model.parameters() if p.requires_grad and p.dim() >= 2]
     plain = [p for p in model.parameters() if p.requires_grad and p.dim() < 2]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
