@@ -5,6 +5,8 @@
     ros2 launch vla_policy bringup.launch.py sim:=none robot:=ur5e policy:=DIR   a real robot whose drivers already run
 """
 
+import os
+
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction, Shutdown
 from launch.launch_description_sources import PythonLaunchDescriptionSource
@@ -53,13 +55,13 @@ def bring_up(context: LaunchContext) -> list:
     policy = include("policy", contract=contract, bundle=str(find_policy(given["policy"])), pace=pace,
                      use_sim_time=str(pace == "lockstep").lower(), device=given["device"],
                      instruction=given["instruction"])
-    watched = given["headless"] == "false" or (given["headless"] == "auto" and "DISPLAY" in context.environment)
+    watched = given["headless"] == "false" or (given["headless"] == "auto" and bool(context.environment.get("DISPLAY")))
     shared = [policy] + ([console(contract)] if watched else [])
     if on_robot:
         return shared
     sim = include("sim", sim=given["sim"], contract=contract, pace=pace, task=given["task"], seed=given["seed"])
     episodes = given["episodes"] or ("0" if given["instruction"] else "10")
-    return [*shared, sim] + ([] if episodes == "0" else [evaluate(given, contract, pace, episodes)])
+    return [*shared, sim] + ([] if int(episodes) == 0 else [evaluate(given, contract, pace, episodes)])
 
 
 def check(given: dict[str, str], all_configurations: dict[str, str]) -> None:
@@ -72,7 +74,7 @@ def check(given: dict[str, str], all_configurations: dict[str, str]) -> None:
             raise ConfigError(f"{name}:={given[name]}; {nearest(given[name], allowed)}")
     for name in ("episodes", "seed"):
         if given[name] and not given[name].isdecimal():
-            raise ConfigError(f"{name}:={given[name]}: expected a whole number")
+            raise ConfigError(f"{name}:={given[name]}: expected a whole number, 0 or more")
     if given["sim"] == "none" and not given["robot"]:
         raise ConfigError("sim:=none needs robot:=NAME, a contract in config/robots or a file")
     if given["sim"] == "none" and given["episodes"] not in ("", "0"):
@@ -96,9 +98,9 @@ def evaluate(given: dict[str, str], contract: str, pace: str, episodes: str) -> 
     arguments = ["--over", "ros", "--pace", pace, "--sim", given["sim"], "--robot", contract, "--tasks", given["tasks"],
                  "--episodes", episodes, "--seed", given["seed"]]
     if given["output"]:
-        arguments += ["--output", given["output"], "--video"]
+        arguments += ["--output", os.path.expanduser(given["output"]), "--video"]
     if given["summary"]:
-        arguments += ["--json", given["summary"]]
+        arguments += ["--json", os.path.expanduser(given["summary"])]
     return Node(package="sim_bridges", executable="evaluate", name="evaluate", output="screen", arguments=arguments,
                 on_exit=after_episodes)
 

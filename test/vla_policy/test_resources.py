@@ -19,6 +19,12 @@ def test_a_path_passes_through(tmp_path: Path) -> None:
     assert find_policy(str(tmp_path)) == tmp_path
 
 
+def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "bundle").mkdir()
+    assert find_policy("~/bundle") == tmp_path / "bundle"
+
+
 def test_a_file_beside_is_found_and_hides_no_shipped_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.yaml").touch()
     (tmp_path / "tabletop").mkdir()

@@ -21,7 +21,7 @@ def find_policy(name_or_path: str) -> Path:
 
 
 def _find(name_or_path: str, folder: str, suffix: str) -> Path:
-    path = Path(name_or_path)
+    path = Path(os.path.expanduser(name_or_path))  # no shell does it for a launch argument
     bare = path.name == name_or_path
     roots = share_roots() if bare else []
     # Names come first: a folder `tabletop` that happens to lie about here must not hide the shipped one.
