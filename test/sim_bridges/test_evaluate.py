@@ -56,6 +56,8 @@ def test_defaults_play_unseen_seeds_in_process() -> None:
     ("arguments", "words"),
     [
         (["--episodes", "0"], "expected at least 1"),
+        (["--seed", "-1"], "expected 0 or more"),
+        (["--time-limit", "0"], "expected seconds above 0"),
         (["--episodes", "2", "--per-task", "2"], "not allowed with"),
         (["--sim", "nonsense"], "nonsense"),
         (["--video", "--over", "ros"], "--output DIR"),
@@ -72,6 +74,16 @@ def test_wrong_arguments_are_refused(arguments: list[str], words: str, capsys: p
 def test_the_command_ends_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["evaluate", "--policy", "tabeltop"])
     with pytest.raises(SystemExit, match="^evaluate: got 'tabeltop', expected a path or a name in policies"):
+        main()
+
+
+@pytest.mark.parametrize("place", [("--output", "file"), ("--json", "file/summary.json")])
+def test_results_that_cannot_be_written_are_refused_before_the_first_episode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: tuple[str, str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("sys.argv", ["evaluate", place[0], str(tmp_path / place[1])])
+    with pytest.raises(SystemExit, match="^evaluate: .*file: File exists; expected a folder for the results"):
         main()
 
 

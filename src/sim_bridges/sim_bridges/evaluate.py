@@ -7,6 +7,7 @@ lockstep both send the same commands. Use: `ros2 run sim_bridges evaluate --poli
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -58,8 +59,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     count = parser.add_mutually_exclusive_group()
     count.add_argument("--episodes", type=_count, default=10, help="episodes in all, going round the tasks")
     count.add_argument("--per-task", type=_count, default=None, help="episodes of each task")
-    parser.add_argument("--seed", type=int, default=FIRST_SEED, help="first scene seed")
-    parser.add_argument("--time-limit", type=float, default=8.0, help="an episode fails after this sim time [s]")
+    parser.add_argument("--seed", type=_seed, default=FIRST_SEED, help="first scene seed")
+    parser.add_argument("--time-limit", type=_seconds, default=8.0, help="an episode fails after this sim time [s]")
     parser.add_argument("--workers", type=_count, default=1, help="processes, for --over process")
     parser.add_argument("--json", type=Path, default=None, help="where to write summary.json besides --output")
     parser.add_argument("--output", type=Path, default=None,
@@ -155,6 +156,20 @@ def _count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"got {value}, expected at least 1")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"got {value}, expected 0 or more")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"got {value}, expected seconds above 0")
     return value
 
 

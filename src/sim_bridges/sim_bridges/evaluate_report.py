@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,12 +17,16 @@ from rich.table import Table
 from sim_bridges.media import EpisodeFilm, VideoWriter, plot_commands, plot_latencies
 from sim_bridges.results import EpisodeResult
 from vla_policy.contract import RobotContract
+from vla_policy.errors import ConfigError
 
 WIDTH = 118  # also where the output is piped through a launch, which is no terminal
 
 
 class Report:
-    """What a person sees and finds. `output`: folder for all files; `summary`: a further place for summary.json."""
+    """What a person sees and finds. `output`: folder for all files; `summary`: a further place for summary.json.
+
+    Raises: ConfigError for a place that cannot be written, before hours of episodes rather than after them.
+    """
 
     def __init__(self, contract: RobotContract, output: Path | None, summary: Path | None, video: bool) -> None:
         self._contract = contract
@@ -31,7 +36,9 @@ class Report:
         self._count = 0
         self._writer: VideoWriter | None = None
         if output is not None:
-            output.mkdir(parents=True, exist_ok=True)
+            _make_folder(output)
+        if summary is not None:
+            _make_folder(summary.parent)
         if video:
             self._writer = VideoWriter(output / "episodes.mp4", contract.control_rate_hz)
             self._film = EpisodeFilm(self._writer, list(contract.cameras))
@@ -63,7 +70,6 @@ class Report:
         """Print the table and write the files."""
         self._console.print(_table(summary))
         for path in {p for p in (self._summary, self._output and self._output / "summary.json") if p}:
-            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         if self._output is not None and results:
             self._write_files(results)
@@ -77,6 +83,15 @@ class Report:
         plot_latencies(results, self._output / "latencies.png")
         arrays = {f"{result.task}/{result.seed}": result.commands for result in results}
         np.savez_compressed(self._output / "commands.npz", **arrays)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise ConfigError(f"{folder}: {problem.strerror}; expected a folder for the results; name another") from None
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"{folder}: not writable; expected a folder for the results; name another")
 
 
 def _table(summary: Mapping[str, Any]) -> Table:
