@@ -178,6 +178,7 @@ def test_scatter_gives_places_of_all_things_and_no_task(sim):
 
 @pytest.mark.parametrize(("call", "words"), [
     (lambda s: s.reset("lift_red_blok", 0), "got 'lift_red_blok'.*did you mean 'lift_red_block'"),
+    (lambda s: s.reset("press_button", -1), "seed: got -1, expected 0 or more"),
     (lambda s: s.advance(None, 15_000_000), "got 15000000 ns, expected a positive multiple of 10000000"),
     (lambda s: s.advance(None, 0), "got 0 ns"),
     (lambda s: s.advance(Command(0, np.zeros(7), 1.0), DT_NS), "expected a finite twist"),
@@ -199,6 +200,13 @@ def test_a_contract_with_other_cameras_is_refused():
     cameras = {"front": contract.cameras["static"], "wrist": contract.cameras["wrist"]}
     with pytest.raises(ContractError, match="got cameras front, wrist.*expected static, wrist"):
         TabletopSim.for_contract(contract.model_copy(update={"cameras": cameras}))
+
+
+@pytest.mark.parametrize("rate_hz", [30, 200])
+def test_a_control_rate_that_is_no_whole_number_of_periods_is_refused(rate_hz):
+    contract = load_contract(find_contract("tabletop"))
+    with pytest.raises(ContractError, match=f"got control_rate_hz {rate_hz}, expected 100 Hz or a whole fraction"):
+        TabletopSim.for_contract(contract.model_copy(update={"control_rate_hz": float(rate_hz)}))
 
 
 MISSING = """

@@ -29,7 +29,7 @@ class Sim(Protocol):
         """Sim time [ns]."""
 
     def reset(self, task: str, seed: int) -> Episode:
-        """Make a start scene. Raises: VlaError for an unknown task, naming the nearest."""
+        """Make a start scene. Raises: VlaError for an unknown task, naming the nearest, or a negative seed."""
 
     def observe(self, images: bool = True) -> Observation:
         """The present state, stamped with `time_ns`; `images=False` leaves out the costly rendering."""

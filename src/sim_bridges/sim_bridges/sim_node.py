@@ -119,9 +119,6 @@ class SimLoop:
     def reset(self, task: str, seed: int) -> Future[tuple[Episode, int]]:
         """Ask for a new scene; the future holds the episode and the stamp of its first observation [ns]."""
         future: Future[tuple[Episode, int]] = Future()
-        if seed < 0:
-            future.set_exception(VlaError(f"seed: got {seed}, expected 0 or more"))
-            return future
         self._requests.put((task, seed, future))
         self._wake.set()
         return future

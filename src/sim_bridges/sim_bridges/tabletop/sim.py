@@ -53,12 +53,15 @@ class TabletopSim:
 
     @classmethod
     def for_contract(cls, contract: RobotContract) -> TabletopSim:
-        """The tabletop behind `contract`. Raises: ContractError for cameras that it does not have."""
+        """The tabletop behind `contract`. Raises: ContractError for cameras or a control rate that it does not have."""
         sizes = {(camera.width, camera.height) for camera in contract.cameras.values()}
         if tuple(contract.cameras) != CAMERAS or len(sizes) != 1 or len(set(*sizes)) != 1:
             raise ContractError(
                 f"{contract.name}: got cameras {', '.join(contract.cameras)} of {sorted(sizes)} pixels, "
                 f"expected {', '.join(CAMERAS)}, square and of one size; use config/robots/tabletop.yaml")
+        if contract.control_dt_ns % CONTROL_NS:
+            raise ContractError(f"{contract.name}: got control_rate_hz {contract.control_rate_hz:g}, expected 100 Hz or a "
+                                "whole fraction of it; the tabletop moves in periods of 10 ms")
         return cls(next(iter(sizes))[0])
 
     @property
@@ -72,7 +75,9 @@ class TabletopSim:
         return self._time_ns
 
     def reset(self, task: str, seed: int) -> Episode:
-        """Make a start scene. Raises: VlaError for an unknown task, naming the nearest."""
+        """Make a start scene. Raises: VlaError for an unknown task, naming the nearest, or a negative seed."""
+        if seed < 0:
+            raise VlaError(f"seed: got {seed}, expected 0 or more")
         rng = np.random.default_rng([crc32(task.encode()), seed])
         goal = draw_goal(task, rng)
         self.scene.shuffle(rng, _layout(goal))
