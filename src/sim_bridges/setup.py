@@ -15,7 +15,7 @@ setup(
     zip_safe=False,
     author="VLA policy maintainers",
     maintainer="VLA policy maintainers",
-    maintainer_email="maintainers@vla-policy.org",
+    maintainer_email="maintainers@example.com",
     description="Simulators behind one protocol, as a library and as a ROS node; the evaluation of policies in them.",
     license="Apache-2.0",
     entry_points={"console_scripts": [

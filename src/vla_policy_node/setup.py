@@ -24,11 +24,11 @@ setup(
     version="0.1.0",
     description="Robot policies from vision-language models",
     license="Apache-2.0",
-    maintainer="VLA suite maintainers",
+    maintainer="VLA policy maintainers",
     maintainer_email="maintainers@example.com",
     packages=find_packages(include=["vla_policy", "vla_policy.*", "vla_policy_node", "vla_policy_node.*"]),
     python_requires=">=3.11,<3.14",
-    install_requires=["numpy", "opencv-python-headless", "pydantic>=2", "pyyaml", "rich", "safetensors",
+    install_requires=["huggingface-hub", "numpy", "opencv-python-headless", "pydantic>=2", "pyyaml", "rich", "safetensors",
                       "tokenizers", "torch", "transformers>=5"],
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),

@@ -16,6 +16,7 @@ setup(
         "av",
         "matplotlib",
         "numpy",
+        "opencv-python-headless",
         "pyarrow",
         "pydantic>=2",
         "rich",
@@ -25,7 +26,7 @@ setup(
     zip_safe=False,
     author="VLA policy maintainers",
     maintainer="VLA policy maintainers",
-    maintainer_email="maintainers@vla-policy.org",
+    maintainer_email="maintainers@example.com",
     description="Demonstrations in, policy bundles out: collecting, grounding, training.",
     license="Apache-2.0",
     entry_points={
