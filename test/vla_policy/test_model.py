@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vla_policy.model.backbones.base import Backbone, ImageProcessor
 from vla_policy.model.config import ModelConfig
+from vla_policy.model.heads.losses import ActionTargets, LossWeights
 from vla_policy.model.tokenizer import Tokenizer
 from vla_policy.model.vla import VLAModel, build_model
 
@@ -192,3 +193,33 @@ def test_default_sequence_of_a_backbone_hides_padding_and_counts_real_tokens() -
     assert torch.equal(backbone.fuse(visual, torch.rand(1, 3, 8), mask, queries), queries)
     assert backbone.vlm.seen["attention_mask"].tolist() == [[1] * 7 + [0, 0, 1, 1]]
     assert backbone.vlm.seen["position_ids"].tolist() == [[0, 1, 2, 3, 4, 5, 6, 6, 6, 7, 8]]
+
+
+DISCRETE = {"formulation": "video", "action_head": "discrete", "action_space": "discrete", "head_options": {}}
+
+
+@pytest.mark.parametrize("changes", [{}, DISCRETE])
+def test_pointing_is_trained_from_the_reading_of_the_head(changes: dict[str, object], inputs: Inputs) -> None:
+    """One pass of the text tower for both; places in padding reach neither loss nor gradient."""
+    model = live_model(model_file(**changes), tabletop(), TOKENIZER.vocabulary_size)
+    passes: list[nn.Module] = []
+    model.backbone.text_tower.register_forward_hook(lambda module, *_: passes.append(module))
+    rows = torch.ones(BATCH, WINDOW, 8, dtype=torch.bool)
+    rows[1, 2:] = False
+    arm, gripper, place = torch.zeros(BATCH, WINDOW, 8, 6), torch.zeros(BATCH, WINDOW, 8), torch.ones(BATCH, WINDOW, 3)
+    totals = []
+    for in_padding in (0.0, float("nan")):
+        place[1, 2:] = in_padding
+        targets = ActionTargets(arm, gripper, rows, place)
+        model.zero_grad()
+        total, parts = model.loss(*inputs, targets, LossWeights(grounding_weight=0.5))
+        total.backward()
+        totals.append((total, model.grounding.weight.grad.clone()))
+    assert all(torch.isfinite(one).all() and torch.equal(one, other) for one, other in zip(*totals, strict=True))
+    guess = model(*inputs).grounding_BW3[rows.any(-1)]
+    torch.testing.assert_close(parts["place"], nn.functional.smooth_l1_loss(guess, torch.ones_like(guess)))
+    passes.clear()
+    _, without = model.loss(*inputs, ActionTargets(arm, gripper, rows), LossWeights())
+    alone = len(passes)
+    model.loss(*inputs, targets, LossWeights(grounding_weight=0.5))
+    assert len(passes) == 2 * alone > 0 and "place" not in without

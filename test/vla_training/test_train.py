@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fabricated import tabletop, write_config, write_dataset
+from fabricated import CONFIG, tabletop, write_config, write_dataset
 from rich.console import Console
 
 from vla_policy.checkpoint import load_bundle
@@ -21,7 +21,6 @@ from vla_training.train import Run, main, train
 from vla_training.trainer import StepReport, Trainer
 
 QUIET = Console(quiet=True)
-CONFIG = Path(__file__).resolve().parents[2] / "config"
 TWIN = {"weights": "random-tiny"}
 # What three kinds of model say in a model file; all else is shared.
 KINDS = {
