@@ -23,7 +23,7 @@ from processes import Spawn
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.task import Future
-from test_matrix import EPISODE_TASK, RECOMMENDED, Cell, bundle_of
+from test_matrix import EPISODE_TASK, Cell, bundle_of
 from test_new_backbone import page_followed, registered_line
 from test_sim_node import sim_command
 
@@ -37,6 +37,7 @@ from vla_policy.policy import Policy
 from vla_policy_node.pace import Pace
 
 CONTRACT = ROBOTS / "tabletop.yaml"
+RECOMMENDED = ("policy_head", "lstm")  # formulation and head of all model files in config/models
 TIME_LIMIT_S = 1.0
 DEADLINE_S = 60.0  # generous: a loaded machine is no fault of the nodes
 NEW_BACKBONE, NEW_CLASS = registered_line()

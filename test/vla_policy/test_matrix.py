@@ -1,10 +1,6 @@
-"""Every allowed cell of backbone x formulation x action space x head in; out: it trains, is saved, loads and
-streams.
+"""Every allowed cell of backbone x formulation x action space x head in; out: it trains, is saved, loads and streams.
 
-The backbones in FULL are tested in every cell that their configuration allows. What a head and a
-formulation do does not depend on the backbone, so every other backbone is tested in its recommended cell
-and once in each formulation and in the discrete action space, with heads that take turns. The run ends
-with a table of all cells.
+The run ends with a table of all cells. test/ros/test_backbones_drive.py lets every backbone drive through the nodes.
 """
 
 from __future__ import annotations
@@ -21,8 +17,7 @@ import pytest
 import torch
 from policies import SENTENCES, tabletop
 
-from sim_bridges.rollout import rollout
-from sim_bridges.tabletop import TASKS, TabletopSim
+from sim_bridges.tabletop import TASKS
 from vla_policy.checkpoint import Bundle, load_bundle, save_bundle
 from vla_policy.engine import Engine
 from vla_policy.errors import ConfigError
@@ -32,13 +27,11 @@ from vla_policy.model.registry import BACKBONES, FORMULATIONS, HEADS, resolve
 from vla_policy.model.vla import VLAModel, build_model
 from vla_policy.normalizer import Normalizer
 from vla_policy.observation.proprioception import proprioception_names
-from vla_policy.policy import Policy
 from vla_policy.strict import parse
 
-FULL = ("tiny", "kosmos")
-RECOMMENDED = ("policy_head", "lstm")
 EPISODE_TASK = "lift_red_block"
 FRAMES, WINDOW, SIDE, LENGTH, CHUNK = 3, 2, 32, 8, 2
+LEARNING_RATE = 1e-4  # so small that both steps go downhill, whatever the cell
 TOLERANCE = {"atol": 2e-4, "rtol": 1e-3}  # normalised actions and logits: another order of sums, nothing more
 SMALL = {"fc": {"decoder_size": 16}, "lstm": {"hidden_size": 16, "decoder_size": 16},
          "gpt": {"width": 16, "heads": 2, "layers": 1, "decoder_size": 16}, "discrete": {},
@@ -75,8 +68,7 @@ def twin_options(backbone: str) -> Any:
     return resolve(BACKBONES, backbone, "backbone").Options.model_fields
 
 
-@cache
-def allowed(backbone: str) -> tuple[Cell, ...]:
+def allowed(backbone: str) -> list[Cell]:
     """The cells that the configuration takes."""
     cells = []
     for formulation in FORMULATIONS:
@@ -88,24 +80,7 @@ def allowed(backbone: str) -> tuple[Cell, ...]:
                 except ConfigError:
                     continue
                 cells.append(cell)
-    return tuple(cells)
-
-
-def chosen() -> list[Cell]:
-    """The cells to test, see this file's head."""
-    cells: dict[Cell, None] = {}
-    for turn, backbone in enumerate(BACKBONES):
-        if backbone in FULL:
-            cells |= dict.fromkeys(allowed(backbone))
-            continue
-        cells[Cell(backbone, *RECOMMENDED)] = None
-        for formulation in FORMULATIONS:
-            of_it = [cell for cell in allowed(backbone)
-                     if cell.formulation == formulation and cell.head != "discrete"]
-            cells |= dict.fromkeys(of_it[turn % len(of_it):][:1] if of_it else [])
-        discrete = [cell for cell in allowed(backbone) if cell.head == "discrete"]
-        cells[discrete[turn % len(discrete)]] = None
-    return list(cells)
+    return cells
 
 
 def bundle_of(file: ModelFile) -> Bundle:
@@ -138,7 +113,7 @@ def train_two_steps(model: VLAModel, text: tuple[torch.Tensor, torch.Tensor]) ->
     generator = torch.Generator().manual_seed(2)
     arm = torch.rand(1, window, CHUNK, 6, generator=generator) * 2 - 1
     targets = ActionTargets(arm, torch.ones(1, window, CHUNK), torch.ones(1, window, CHUNK, dtype=torch.bool))
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE)
     losses = []
     for _ in range(3):
         torch.manual_seed(3)
@@ -180,7 +155,7 @@ def table(request: pytest.FixtureRequest) -> Iterator[list[str]]:
         plugins.get_plugin("terminalreporter").write_line("\n" + "\n".join(lines))
 
 
-@pytest.mark.parametrize("cell", chosen(), ids=str)
+@pytest.mark.parametrize("cell", [cell for backbone in BACKBONES for cell in allowed(backbone)], ids=str)
 def test_a_cell_trains_is_saved_loads_and_streams(cell: Cell, tmp_path: Path, table: list[str]) -> None:
     started = time.perf_counter()
     bundle = bundle_of(cell.file())
@@ -194,15 +169,3 @@ def test_a_cell_trains_is_saved_loads_and_streams(cell: Cell, tmp_path: Path, ta
     table.append(f"{cell.backbone:17}{cell.formulation:12}{bundle.config.action_space:11}{cell.head:10}"
                  f"{cell.decoding:15}loss {before:.3f} -> {after:.3f}  {parameters / 1e6:.2f} M  "
                  f"{time.perf_counter() - started:.1f} s")
-
-
-@pytest.fixture(scope="module")
-def sim() -> TabletopSim:
-    return TabletopSim()
-
-
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_a_backbone_drives_the_tabletop(backbone: str, sim: TabletopSim) -> None:
-    bundle = bundle_of(Cell(backbone, *RECOMMENDED).file())
-    result = rollout(sim, Policy(bundle), bundle.contract, EPISODE_TASK, seed=0, time_limit_s=0.4)
-    assert result.reason == "TIME_LIMIT", result.message
