@@ -271,6 +271,8 @@ def main() -> None:
     except (VlaError, ParameterException) as problem:
         rclpy.logging.get_logger("guard_node").fatal(str(problem))
         code = EXIT_REFUSED
+    except KeyboardInterrupt:
+        rclpy.logging.get_logger("guard_node").info("interrupted before it was ready")
     finally:
         rclpy.try_shutdown()
     sys.exit(code)

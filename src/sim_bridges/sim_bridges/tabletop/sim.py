@@ -60,8 +60,9 @@ class TabletopSim:
                 f"{contract.name}: got cameras {', '.join(contract.cameras)} of {sorted(sizes)} pixels, "
                 f"expected {', '.join(CAMERAS)}, square and of one size; use config/robots/tabletop.yaml")
         if contract.control_dt_ns % CONTROL_NS:
-            raise ContractError(f"{contract.name}: got control_rate_hz {contract.control_rate_hz:g}, expected 100 Hz or a "
-                                "whole fraction of it; the tabletop moves in periods of 10 ms")
+            raise ContractError(
+                f"{contract.name}: got control_rate_hz {contract.control_rate_hz:g}, expected 100 Hz or a whole "
+                "fraction of it; the tabletop moves in periods of 10 ms")
         return cls(next(iter(sizes))[0])
 
     @property
