@@ -202,6 +202,14 @@ def test_a_contract_with_other_cameras_is_refused():
         TabletopSim.for_contract(contract.model_copy(update={"cameras": cameras}))
 
 
+@pytest.mark.parametrize("change", [{"compressed": True}, {"encoding": "bgr8"}])
+def test_images_that_the_tabletop_does_not_send_are_refused(change):
+    contract = load_contract(find_contract("tabletop"))
+    cameras = contract.cameras | {"wrist": contract.cameras["wrist"].model_copy(update=change)}
+    with pytest.raises(ContractError, match="cameras wrist: got compressed or another encoding, expected rgb8"):
+        TabletopSim.for_contract(contract.model_copy(update={"cameras": cameras}))
+
+
 @pytest.mark.parametrize("rate_hz", [30, 200])
 def test_a_control_rate_that_is_no_whole_number_of_periods_is_refused(rate_hz):
     contract = load_contract(find_contract("tabletop"))

@@ -59,6 +59,10 @@ class TabletopSim:
             raise ContractError(
                 f"{contract.name}: got cameras {', '.join(contract.cameras)} of {sorted(sizes)} pixels, "
                 f"expected {', '.join(CAMERAS)}, square and of one size; use config/robots/tabletop.yaml")
+        other = [name for name, camera in contract.cameras.items() if camera.compressed or camera.encoding != "rgb8"]
+        if other:
+            raise ContractError(f"{contract.name}: cameras {', '.join(other)}: got compressed or another encoding, "
+                                "expected rgb8; the tabletop sends nothing else")
         if contract.control_dt_ns % CONTROL_NS:
             raise ContractError(
                 f"{contract.name}: got control_rate_hz {contract.control_rate_hz:g}, expected 100 Hz or a whole "
