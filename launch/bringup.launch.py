@@ -24,6 +24,7 @@ ARGUMENTS = {
     "policy": ("tabletop", "policy bundle: the name of a shipped one or a folder"),
     "pace": ("lockstep", "lockstep: sim time waits for each command; realtime: as a robot"),
     "device": ("auto", "auto, cpu or cuda"),
+    "dtype": ("float32", "the model's numbers: float32 or bfloat16"),
     "instruction": ("", "follow this instruction instead of playing episodes"),
     "task": ("", "first scene of the simulator (default: its first task)"),
     "episodes": ("", "episodes to play, then end; 0: stay up (default: 10, or 0 with an instruction or a robot)"),
@@ -53,7 +54,7 @@ def bring_up(context: LaunchContext) -> list:
     pace = "realtime" if on_robot else given["pace"]
     contract = str(find_contract(given["robot"] or given["sim"]))
     policy = include("policy", contract=contract, bundle=str(find_policy(given["policy"])), pace=pace,
-                     use_sim_time=str(pace == "lockstep").lower(), device=given["device"],
+                     use_sim_time=str(pace == "lockstep").lower(), device=given["device"], dtype=given["dtype"],
                      instruction=given["instruction"])
     watched = given["headless"] == "false" or (given["headless"] == "auto" and bool(context.environment.get("DISPLAY")))
     shared = [policy] + ([console(contract)] if watched else [])

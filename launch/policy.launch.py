@@ -27,6 +27,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("use_sim_time", default_value="false", choices=["true", "false"],
                               description="take time from /clock"),
         DeclareLaunchArgument("device", default_value="auto", description="auto, cpu or cuda"),
+        DeclareLaunchArgument("dtype", default_value="float32", description="float32 or bfloat16"),
         DeclareLaunchArgument("instruction", default_value="", description="follow this once the policy is active"),
         image_transport(),
         guard_node(),
@@ -48,6 +49,7 @@ def policy_node() -> Node:
     return Node(package="vla_policy", executable="policy_node", name="policy_node", output="screen",
                 parameters=[{"contract": LaunchConfiguration("contract"), "bundle": LaunchConfiguration("bundle"),
                              "pace": LaunchConfiguration("pace"), "device": LaunchConfiguration("device"),
+                             "dtype": LaunchConfiguration("dtype"),
                              "instruction": ParameterValue(LaunchConfiguration("instruction"), value_type=str),
                              "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}])
 

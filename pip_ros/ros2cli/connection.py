@@ -16,7 +16,8 @@ from rclpy.task import Future
 
 from .main import CommandError
 
-DISCOVERY_S = 5.0  # an endpoint on this machine that is not seen by then is not there (usually 0.1 to 2 s)
+DISCOVERY_S = 5.0  # lists wait at most so long; endpoints on this machine usually appear within 0.1 to 2 s
+NAMED_S = 15.0  # what was asked for by name and is not seen by then is not there; one in a hundred needs over 5 s
 _QUIET_S = 0.5  # a graph that did not change for this long counts as complete
 
 
@@ -32,7 +33,7 @@ def node() -> Iterator[Node]:
         rclpy.try_shutdown()
 
 
-def wait_until(node: Node, ready: Callable[[], Any], timeout_s: float | None = DISCOVERY_S) -> bool:
+def wait_until(node: Node, ready: Callable[[], Any], timeout_s: float | None = NAMED_S) -> bool:
     """Spin until `ready()` is true (returns True) or the time is over (returns False)."""
     end_s = None if timeout_s is None else time.monotonic() + timeout_s
     while not ready():

@@ -177,7 +177,7 @@ def test_success_latches(sim):
 ])
 def test_the_drawer_counts_by_its_opening(sim, task, opening_m, counts):
     sim.reset(task, 0)
-    sim.scene.data.qpos[sim.scene.address("drawer")] = opening_m
+    sim.scene.data.joint("drawer").qpos[0] = opening_m
     assert hold(sim) is counts
 
 

@@ -108,7 +108,7 @@ def _over_ros(options: argparse.Namespace, contract: RobotContract, report: Repo
 
     rclpy.init(args=sys.argv)
     stack.callback(rclpy.try_shutdown)
-    player = RosRollout(contract, Pace.parse(options.pace), report.watch if options.video else None)
+    player = RosRollout(contract, Pace(options.pace), report.watch if options.video else None)
     stack.callback(player.close)
     player.wait_until_ready()
     plan = _plan(options, contract)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim_bridges.results import EpisodeResult
 from sim_bridges.sim import Sim
@@ -40,7 +41,8 @@ def rollout(sim: Sim, policy: SteppedPolicy, contract: RobotContract, task: str,
         task=task, seed=seed, instruction=episode.instruction, success=reason is EndReason.SUCCEEDED,
         reason=reason.name, message=message, steps=len(log.sent), wall_s=wall_s,
         control_rate_hz=len(log.sent) / wall_s,
-        commands=_rows(log.sent, contract), requested=_rows(log.raw, contract), latencies_ms=dict(log.latencies_ms))
+        commands=command_rows(log.sent, contract), requested=command_rows(log.raw, contract),
+        latencies_ms=dict(log.latencies_ms))
 
 
 class _Log:
@@ -79,6 +81,7 @@ def _play(sim: Sim, policy: SteppedPolicy, guard: Guard, contract: RobotContract
             return EndReason.SUCCEEDED, "the success condition holds"
 
 
-def _rows(commands: list[Command], contract: RobotContract) -> np.ndarray:
+def command_rows(commands: Sequence[Command], contract: RobotContract) -> NDArray[np.float64]:
+    """Commands as float64 (steps, C), columns as `contract.command_names`."""
     rows = [np.append(c.arm, [] if c.gripper is None else c.gripper) for c in commands]
     return np.array(rows, dtype=np.float64).reshape(len(rows), len(contract.command_names))

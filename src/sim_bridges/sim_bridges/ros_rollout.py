@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from numpy.typing import NDArray
 from rclpy.action import ActionClient
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
@@ -20,11 +21,12 @@ from vla_msgs.msg import EpisodeEvent, PolicyStatus, RobotCommand
 from vla_msgs.srv import ResetSim
 
 from sim_bridges.results import EpisodeResult
+from sim_bridges.rollout import command_rows
 from vla_policy.contract import RobotContract
 from vla_policy.errors import VlaError
 from vla_policy.run import EndReason
 from vla_policy.types import NS_PER_S, seconds_to_ns
-from vla_policy_node.messages import image_to_array, ns_to_duration, stamp_to_ns
+from vla_policy_node.messages import command_from_msg, image_to_array, ns_to_duration, stamp_to_ns
 from vla_policy_node.pace import LATCHED, RECORDED, Pace
 
 READY_TIMEOUT_S = 120.0  # loading a large model takes its time
@@ -140,9 +142,8 @@ class RosRollout:
         periods = (stamps_ns[-1] - stamps_ns[0]) / period_ns
         return max(0.0, 1.0 - missed / periods) if periods else None
 
-    def _values(self, commands: list[RobotCommand]) -> np.ndarray:
-        rows = np.array([command.values for command in commands], dtype=np.float64)
-        return rows.reshape(len(commands), len(self._contract.command_names))
+    def _values(self, commands: list[RobotCommand]) -> NDArray[np.float64]:
+        return command_rows([command_from_msg(command, self._contract) for command in commands], self._contract)
 
     def _call(self, client: Any, request: Any) -> Any:
         return self._wait(client.call_async(request), CALL_TIMEOUT_S, f"{client.srv_name} to answer")

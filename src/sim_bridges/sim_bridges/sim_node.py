@@ -29,7 +29,7 @@ from sim_bridges.registry import make_sim
 from sim_bridges.sim import Episode, Sim
 from sim_bridges.sim_publisher import SimPublisher
 from vla_policy.contract import RobotContract, load_contract
-from vla_policy.errors import VlaError
+from vla_policy.errors import VlaError, choose
 from vla_policy.types import NS_PER_S
 from vla_policy_node.messages import ns_to_stamp
 from vla_policy_node.pace import Pace
@@ -55,7 +55,7 @@ class SimNode(Node):
         self.declare_parameter("task", "")
         self.declare_parameter("seed", 0)
         self.contract = load_contract(str(self.get_parameter("contract").value))
-        pace = Pace.parse(str(self.get_parameter("pace").value))
+        pace = choose(Pace, "pace", str(self.get_parameter("pace").value))
         self._wake = threading.Event()
         intake = CommandIntake(self, self.contract, self._wake)
         publisher = SimPublisher(self, self.contract, with_clock=pace is Pace.LOCKSTEP)

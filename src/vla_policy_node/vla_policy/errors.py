@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from enum import StrEnum
+from typing import TypeVar
+
+Choice = TypeVar("Choice", bound=StrEnum)
 
 
 class VlaError(ValueError):
@@ -40,3 +44,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'? " if close else ""
     return f"{hint}known: {', '.join(known) or 'none'}"
+
+
+def choose(kind: type[Choice], what: str, text: object) -> Choice:
+    """The member of `kind` called `text`; `what` asks for it. Raises: ConfigError naming the nearest."""
+    if text not in list(kind):
+        raise ConfigError(f"{what}: got {text!r}; {nearest(str(text), [str(item) for item in kind])}")
+    return kind(text)

@@ -61,10 +61,6 @@ class Policy:
         """Frames now in the history, at most `config.history_length`."""
         return len(self._history)
 
-    def check_instruction(self, text: str) -> None:
-        """Raises: InstructionError naming the words that the policy does not know, and the nearest ones."""
-        self.bundle.tokenizer.encode(text, self.config.text_length)
-
     def reset(self, instruction: str) -> None:
         """Begin a run: forget what was seen, keep `instruction` in mind.
 

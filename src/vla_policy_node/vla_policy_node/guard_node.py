@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 import sys
 import time
-from enum import StrEnum
-from typing import TypeVar
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -27,7 +25,7 @@ from vla_msgs.msg import ActionChunk, RobotCommand, SafetyStatus
 from vla_policy.action.guard import Decision, Guard, GuardState, SafetyState, StopReason
 from vla_policy.action.schedule import Blend
 from vla_policy.contract import load_contract
-from vla_policy.errors import ConfigError, ContractError, VlaError, nearest
+from vla_policy.errors import ConfigError, ContractError, VlaError, choose
 from vla_policy.types import NS_PER_S, Command
 from vla_policy_node.messages import chunk_from_msg, command_to_msg, make_header
 from vla_policy_node.pace import LATCHED, RECORDED, RELIABLE, Pace
@@ -44,8 +42,6 @@ EXIT_REFUSED = 2  # exit code for a parameter or contract that cannot be used
 _LEVELS = {GuardState.IDLE: DiagnosticStatus.OK, GuardState.ACTIVE: DiagnosticStatus.OK,
            GuardState.LIMITING: DiagnosticStatus.WARN, GuardState.STOPPED: DiagnosticStatus.ERROR}
 
-Choice = TypeVar("Choice", bound=StrEnum)
-
 
 class GuardNode(Node):
     """Wires topics to `Guard`. Raises: VlaError for a contract or parameter that cannot be used."""
@@ -57,8 +53,8 @@ class GuardNode(Node):
         if not contract_path:
             raise ConfigError("parameter 'contract': got nothing, expected the path of a robot contract, "
                               "e.g. --ros-args -p contract:=config/robots/tabletop.yaml")
-        self._pace = _choice(Pace, "pace", self.declare_parameter("pace", Pace.REALTIME.value).value)
-        blend = _choice(Blend, "blend", self.declare_parameter("blend", Blend.LATEST.value).value)
+        self._pace = choose(Pace, "parameter 'pace'", self.declare_parameter("pace", Pace.REALTIME.value).value)
+        blend = choose(Blend, "parameter 'blend'", self.declare_parameter("blend", Blend.LATEST.value).value)
         silence_s = _silence(self.declare_parameter("silence_s", 0.0, any_number).value, self._pace)
         self._contract = load_contract(contract_path)
         self._guard = Guard(self._contract, blend=blend, silence_s=silence_s)
@@ -239,12 +235,6 @@ class GuardNode(Node):
                                 hardware_id=self._contract.name,
                                 values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])
         self._diagnostics.publish(DiagnosticArray(header=make_header(self._now_ns(), ""), status=[item]))
-
-
-def _choice(kind: type[Choice], name: str, text: object) -> Choice:
-    if text not in list(kind):
-        raise ConfigError(f"parameter '{name}': got {text!r}; {nearest(str(text), [str(item) for item in kind])}")
-    return kind(text)
 
 
 def _silence(value: object, pace: Pace) -> float | None:

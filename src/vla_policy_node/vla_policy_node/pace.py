@@ -6,8 +6,6 @@ from enum import StrEnum
 
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
-from vla_policy.errors import ConfigError, nearest
-
 RELIABLE = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE)
 # Of commands and statuses an evaluation needs every one, also if it is slow or was discovered late.
 RECORDED = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1000, reliability=ReliabilityPolicy.RELIABLE,
@@ -22,13 +20,6 @@ class Pace(StrEnum):
 
     REALTIME = "realtime"
     LOCKSTEP = "lockstep"
-
-    @classmethod
-    def parse(cls, text: str) -> Pace:
-        """A pace by name. Raises: ConfigError naming the nearest."""
-        if text not in list(cls):
-            raise ConfigError(f"pace: got '{text}'; {nearest(text, list(cls))}")
-        return cls(text)
 
     @property
     def sensor_qos(self) -> QoSProfile:

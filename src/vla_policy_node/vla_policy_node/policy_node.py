@@ -31,7 +31,7 @@ from vla_msgs.msg import ActionChunk as ActionChunkMsg
 from vla_msgs.msg import EpisodeEvent, PolicyStatus, SafetyStatus
 
 from vla_policy.contract import load_contract
-from vla_policy.errors import VlaError
+from vla_policy.errors import VlaError, choose
 from vla_policy.run import EndReason, PolicyRun, RunEnd, RunRequest
 from vla_policy.types import ActionChunk
 from vla_policy_node.guard_watch import GuardWatch
@@ -71,6 +71,7 @@ class PolicyNode(LifecycleNode):
         self.declare_parameter("contract", "")
         self.declare_parameter("bundle", "")
         self.declare_parameter("device", "auto")
+        self.declare_parameter("dtype", "float32")
         self.declare_parameter("pace", "realtime")
         self.declare_parameter("instruction", "")
         self.declare_parameter("observation_timeout_s", 0.0)  # 0: the pace's own
@@ -152,7 +153,7 @@ class PolicyNode(LifecycleNode):
     def _configure(self) -> None:
         self._contract = load_contract(_required_path(self._text("contract"), "contract", "config/robots/<robot>.yaml"))
         bundle = _required_path(self._text("bundle"), "bundle", "the folder of a policy bundle")
-        self._pace = pace = Pace.parse(self._text("pace"))
+        self._pace = pace = choose(Pace, "pace", self._text("pace"))
         self._worker = RunWorker(lambda: self.get_clock().now().nanoseconds, self._on_chunk, self._on_end)
         self._policy = self._worker.call(lambda: self._load(bundle), CONFIGURE_TIMEOUT_S)
         self._streams = ObservationStreams(self, self._contract, pace, self._worker.notify)
@@ -169,7 +170,8 @@ class PolicyNode(LifecycleNode):
     def _load(self, bundle: Path) -> Policy:
         from vla_policy.policy import Policy  # torch takes seconds to import; by now signals are heard
 
-        policy = Policy.load(bundle, device=self._text("device"), robot=self._contract)
+        policy = Policy.load(bundle, device=self._text("device"), robot=self._contract,
+                             dtype=self._text("dtype"))
         policy.warm_up()
         return policy
 

@@ -58,10 +58,6 @@ class Scene:
         self._lamp_direction = self.model.light_dir[0].copy()
         self._headlight = self.model.vis.headlight.ambient.copy()
 
-    def address(self, joint: str) -> int:
-        """Index of a joint's first coordinate in `data.qpos`."""
-        return self._address[joint]
-
     def shuffle(self, rng: np.random.Generator, layout: Layout) -> None:
         """Start over with a random table; nothing of the state before survives. The arm stands at zero."""
         mujoco.mj_resetData(self.model, self.data)
