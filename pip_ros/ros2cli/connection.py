@@ -17,7 +17,7 @@ from rclpy.task import Future
 from .main import CommandError
 
 DISCOVERY_S = 5.0  # lists wait at most so long; endpoints on this machine usually appear within 0.1 to 2 s
-NAMED_S = 15.0  # what was asked for by name and is not seen by then is not there; one in a hundred needs over 5 s
+NAMED_S = 15.0  # what has a name and is not seen by then is not there; a lost announcement is repeated after 3 s
 _QUIET_S = 0.5  # a graph that did not change for this long counts as complete
 
 
