@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import uuid
@@ -14,13 +15,15 @@ from processes import Spawn, Spawned, processes_with_env
 _MARK = "VLA_TEST_MARK"
 _FIRST_DOMAIN, _LAST_DOMAIN = 1, 101  # above 101 the DDS ports run into Linux's ephemeral range
 _PORT_OF_DOMAIN_0 = 17300
+_CLAIMS = itertools.count()
 
 
 def _claim_domain() -> tuple[int, socket.socket]:
     """Return a ROS domain id that no other test run on this machine holds, and the socket that claims it."""
     count = _LAST_DOMAIN - _FIRST_DOMAIN + 1
+    first = os.getpid() + next(_CLAIMS)  # a module does not meet what the one before it left behind
     for offset in range(count):
-        domain = _FIRST_DOMAIN + (os.getpid() + offset) % count
+        domain = _FIRST_DOMAIN + (first + offset) % count
         claim = socket.socket()
         try:
             claim.bind(("127.0.0.1", _PORT_OF_DOMAIN_0 + domain))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,7 +99,9 @@ def test_an_episode_tells_its_stages_and_its_start(played: Played) -> None:
     assert result.on_time is None  # time waits
     stages = result.latencies_ms
     assert {"decode", "preprocess", "model", "postprocess", "publish"} <= set(stages)
-    assert len(stages["model"]) == -(-result.steps // 4)
+    # Where success falls on a tick of the policy, one more inference may be made before the news of it arrives.
+    ticks = math.ceil(result.steps / 4)
+    assert len(stages["model"]) in (ticks, ticks + 1)
     assert min(stages["model"]) > 0.0
 
 
