@@ -26,6 +26,10 @@ class BundleError(VlaError):
     """A checkpoint bundle is missing a part, was altered, or does not fit its use."""
 
 
+class DataError(VlaError):
+    """Recorded data is missing, truncated, corrupt, or does not fit the robot or model."""
+
+
 class ObservationError(VlaError):
     """An observation is missing, stale, or of the wrong kind."""
 
