@@ -31,9 +31,9 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
-            "collect = vla_training.collect:main",
-            "scenes = vla_training.scenes:main",
-            "pretrain = vla_training.pretrain:main",
+            "collect = vla_training.tabletop.collect:main",
+            "scenes = vla_training.tabletop.scenes:main",
+            "pretrain = vla_training.tabletop.pretrain:main",
             "train = vla_training.train:main",
             "inspect = vla_training.summary:main",
         ]

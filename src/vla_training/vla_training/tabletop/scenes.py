@@ -23,9 +23,9 @@ from vla_policy.model.config import ModelConfig, load_model_file
 from vla_policy.observation.proprioception import proprioception
 from vla_policy.observation.resize import resize_image
 from vla_policy.resources import find_contract
-from vla_training.grounding import Scenes, save_scenes
-from vla_training.sentences import all_sentences
-from vla_training.workers import workers
+from vla_training.tabletop.grounding import Scenes, save_scenes
+from vla_training.tabletop.sentences import all_sentences
+from vla_training.tabletop.workers import workers
 
 BATCH = (
     250  # scenes per piece of work; each piece has its own random stream, so the worker count changes nothing

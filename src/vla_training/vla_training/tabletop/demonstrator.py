@@ -24,7 +24,7 @@ from vla_policy.observation.resize import resize_image
 from vla_policy.policy import Policy
 from vla_policy.types import ActionChunk, Observation
 from vla_training.datasets.lerobot import Feature
-from vla_training.sentences import act_offset
+from vla_training.tabletop.sentences import act_offset
 
 # They show what the end looks like; but the end of a push looks like its beginning.
 ROWS_AFTER_SUCCESS = {Family.LIFT: 8, Family.DRAWER: 8, Family.PRESS: 8, Family.PUSH: 0}

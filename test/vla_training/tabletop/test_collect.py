@@ -9,10 +9,10 @@ from fabricated import tabletop
 
 from sim_bridges.tabletop.sim import TabletopSim
 from vla_policy.errors import VlaError
-from vla_training.collect import main, parse_counts
+from vla_training.tabletop.collect import main, parse_counts
 from vla_training.datasets.lerobot import LeRobotDataset
-from vla_training.demonstrator import MAX_STEP_M, Disturbance, Noise, Recording, demonstrate
-from vla_training.sentences import all_sentences
+from vla_training.tabletop.demonstrator import MAX_STEP_M, Disturbance, Noise, Recording, demonstrate
+from vla_training.tabletop.sentences import all_sentences
 
 SMALL = Recording(image_size=32)
 

@@ -11,10 +11,10 @@ from rich.console import Console
 
 from vla_policy.errors import ConfigError
 from vla_policy.model.config import ModelFile, load_model_file
-from vla_training.grounding import PlaceScale, Scenes, load_scenes, scene_batch
-from vla_training.pretrain import PretrainOptions, load_grounding, pretrain, save_grounding
-from vla_training.scenes import make_scenes
-from vla_training.sentences import all_sentences
+from vla_training.tabletop.grounding import PlaceScale, Scenes, load_scenes, scene_batch
+from vla_training.tabletop.pretrain import PretrainOptions, load_grounding, pretrain, save_grounding
+from vla_training.tabletop.scenes import make_scenes
+from vla_training.tabletop.sentences import all_sentences
 from vla_training.train import Run
 
 QUIET = Console(quiet=True)

@@ -31,7 +31,7 @@ from vla_policy.model.tokenizer import Tokenizer
 from vla_policy.model.vla import VLAModel, build_model
 from vla_policy.normalizer import Normalizer
 from vla_policy.resources import find_contract
-from vla_training.grounding import PlaceScale, Scenes, fit_state, load_scenes, scene_batch
+from vla_training.tabletop.grounding import PlaceScale, Scenes, fit_state, load_scenes, scene_batch
 from vla_training.optimization import AveragedWeights, autocast, learning_rate_at, make_optimizer
 from vla_training.provenance import provenance
 

@@ -30,9 +30,9 @@ from vla_policy.errors import ConfigError, VlaError
 from vla_policy.policy import Policy
 from vla_policy.resources import find_contract
 from vla_training.datasets.lerobot import Shard, ShardWriter, finalize
-from vla_training.demonstrator import Recording, demonstrate, features
+from vla_training.tabletop.demonstrator import Recording, demonstrate, features
 from vla_training.provenance import provenance
-from vla_training.workers import workers
+from vla_training.tabletop.workers import workers
 
 Job = tuple[str, int]  # task, seed
 Outcome = tuple[str, bool, int]  # task, success, rows
