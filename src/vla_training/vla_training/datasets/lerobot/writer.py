@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vla_policy.errors import ConfigError
-from vla_training.datasets.video import VideoWriter
+from vla_training.datasets.lerobot.video import VideoWriter
 
 VERSION = "v3.0"
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
