@@ -14,6 +14,7 @@ setup(
     install_requires=[
         "setuptools",
         "av",
+        "google-crc32c",
         "matplotlib",
         "numpy",
         "opencv-python-headless",
@@ -21,10 +22,14 @@ setup(
         "pyarrow",
         "pydantic>=2",
         "rich",
+        "rosbags",
         "safetensors",
         "torch",
     ],
-    extras_require={"four_bit": ["bitsandbytes>=0.50"]},  # QLoRA, on a machine with an NVIDIA GPU
+    extras_require={
+        "four_bit": ["bitsandbytes>=0.50"],  # QLoRA, on a machine with an NVIDIA GPU
+        "rlds": ["tensorflow-cpu", "tensorflow-datasets"],  # for tfds itself; the rlds reader needs neither
+    },
     zip_safe=False,
     author="VLA policy maintainers",
     maintainer="VLA policy maintainers",
