@@ -57,8 +57,9 @@ def merged(model: VLAModel) -> VLAModel:
         return model
     shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
     plain = copy.deepcopy(model, shared)
+    words = model.backbone.word_embedding.weight.dtype
     for name, layer in _adapted(plain).items():
-        plain.set_submodule(name, _merge(layer))
+        plain.set_submodule(name, _merge(layer, words))
     return plain
 
 
@@ -70,17 +71,18 @@ def _adapted(module: nn.Module) -> dict[str, LoraLayer]:
 
 
 @torch.no_grad()
-def _merge(layer: LoraLayer) -> nn.Linear:
-    """W + alpha / rank * B A, computed in float32, in the number type of W."""
+def _merge(layer: LoraLayer, dequantised: torch.dtype) -> nn.Linear:
+    """W + alpha / rank * B A, computed in float32, in the number type of W; in `dequantised` where W has 4 bits."""
     from peft.utils.integrations import dequantize_module_weight
 
     base = layer.get_base_layer()
     weight = dequantize_module_weight(base)
-    total = (weight.float() + layer.get_delta_weight(ADAPTER).float()).to(weight.dtype)
+    dtype = weight.dtype if weight is base.weight else dequantised
+    total = (weight.float() + layer.get_delta_weight(ADAPTER).float()).to(dtype)
     linear = nn.Linear(base.in_features, base.out_features, base.bias is not None, device="meta")
     linear.weight = nn.Parameter(total, requires_grad=False)
     if base.bias is not None:
-        linear.bias = nn.Parameter(base.bias.detach(), requires_grad=False)
+        linear.bias = nn.Parameter(base.bias.detach().to(dtype), requires_grad=False)
     return linear
 
 
