@@ -14,15 +14,22 @@ setup(
     install_requires=[
         "setuptools",
         "av",
+        "google-crc32c",
         "matplotlib",
         "numpy",
         "opencv-python-headless",
+        "peft>=0.19",
         "pyarrow",
         "pydantic>=2",
         "rich",
+        "rosbags",
         "safetensors",
         "torch",
     ],
+    extras_require={
+        "four_bit": ["bitsandbytes>=0.50"],  # QLoRA, on a machine with an NVIDIA GPU
+        "rlds": ["tensorflow-cpu", "tensorflow-datasets"],  # for tfds itself; the rlds reader needs neither
+    },
     zip_safe=False,
     author="VLA policy maintainers",
     maintainer="VLA policy maintainers",
@@ -31,9 +38,9 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
-            "collect = vla_training.collect:main",
-            "scenes = vla_training.scenes:main",
-            "pretrain = vla_training.pretrain:main",
+            "collect = vla_training.tabletop.collect:main",
+            "scenes = vla_training.tabletop.scenes:main",
+            "pretrain = vla_training.tabletop.pretrain:main",
             "train = vla_training.train:main",
             "inspect = vla_training.summary:main",
         ]

@@ -10,7 +10,7 @@ import yaml
 
 from vla_policy.contract import RobotContract, load_contract
 from vla_training.datasets.lerobot import Shard, ShardWriter, finalize
-from vla_training.demonstrator import features
+from vla_training.tabletop.demonstrator import features
 
 torch.set_num_threads(1)
 

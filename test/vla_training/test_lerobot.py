@@ -11,7 +11,7 @@ from fabricated import LENGTHS, SENTENCES, episode_columns, tabletop, write_data
 from vla_policy.errors import ConfigError
 from vla_training.datasets.frames import cached_frames
 from vla_training.datasets.lerobot import LeRobotDataset, ShardWriter, finalize
-from vla_training.demonstrator import features
+from vla_training.tabletop.demonstrator import features
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A sim, a policy and a guard in, one EpisodeResult out: the loop of the nodes in one process, step for step.
+"""A sim, a policy and a guard in, one EpisodeResult or ChainResult out: the loop of the nodes in one process.
 
 The same Policy, Guard and Sim objects run behind the ROS topics; for the same task and seed a lockstep run over ROS
 sends bit for bit the same commands.
@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from sim_bridges.chains import Chain, ChainResult
 from sim_bridges.results import EpisodeResult
-from sim_bridges.sim import Sim
+from sim_bridges.sim import ChainSim, Episode, Sim
 from vla_policy.action.guard import Decision, Guard, GuardState
 from vla_policy.contract import RobotContract
 from vla_policy.errors import InstructionError
@@ -32,13 +33,27 @@ def rollout(sim: Sim, policy: SteppedPolicy, contract: RobotContract, task: str,
     watch: called before each control period with the observation (with images only where the policy looks) and the
     guard's decision. Raises: VlaError for an unknown task.
     """
+    return play(sim, policy, contract, sim.reset(task, seed), time_limit_s, watch)
+
+
+def rollout_chain(sim: ChainSim, policy: SteppedPolicy, contract: RobotContract, chain: Chain, time_limit_s: float,
+                  watch: Watcher | None = None) -> ChainResult:
+    """Play a chain until an instruction fails. time_limit_s: of each instruction. watch: as in `rollout`."""
+    episodes = [play(sim, policy, contract, sim.begin_chain(chain), time_limit_s, watch)]
+    while episodes[-1].success and len(episodes) < len(chain.steps):
+        episodes.append(play(sim, policy, contract, sim.next_task(), time_limit_s, watch))
+    return ChainResult(chain, tuple(episodes))
+
+
+def play(sim: Sim, policy: SteppedPolicy, contract: RobotContract, episode: Episode, time_limit_s: float,
+         watch: Watcher | None = None) -> EpisodeResult:
+    """Play the episode that the sim stands at the beginning of; policy and guard start afresh."""
     start = time.perf_counter()
-    episode = sim.reset(task, seed)
     guard, log = Guard(contract, silence_s=math.inf), _Log()
     reason, message = _play(sim, policy, guard, contract, episode.instruction, seconds_to_ns(time_limit_s), log, watch)
     wall_s = time.perf_counter() - start
     return EpisodeResult(
-        task=task, seed=seed, instruction=episode.instruction, success=reason is EndReason.SUCCEEDED,
+        task=episode.task, seed=episode.seed, instruction=episode.instruction, success=reason is EndReason.SUCCEEDED,
         reason=reason.name, message=message, steps=len(log.sent), wall_s=wall_s,
         control_rate_hz=len(log.sent) / wall_s,
         commands=command_rows(log.sent, contract), requested=command_rows(log.raw, contract),

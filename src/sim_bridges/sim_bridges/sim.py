@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from sim_bridges.chains import Chain
 from vla_policy.types import Command, Observation
 
 
@@ -42,3 +43,19 @@ class Sim(Protocol):
 
     def close(self) -> None:
         """Free the renderer. The sim cannot be used afterwards."""
+
+
+class ChainSim(Sim, Protocol):
+    """A sim that can be given one instruction after another without a reset."""
+
+    def draw_chain(self, seed: int) -> Chain:
+        """The chain of instructions that belongs to a seed. Raises: VlaError for a negative seed."""
+
+    def begin_chain(self, chain: Chain) -> Episode:
+        """Make the chain's start scene and ask for its first task."""
+
+    def next_task(self) -> Episode:
+        """Ask for the chain's next task: world, arm and sim time stay, `success` starts anew from the present state.
+
+        Raises: VlaError where no chain was begun or its last task was asked for already.
+        """

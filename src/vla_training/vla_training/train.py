@@ -35,9 +35,9 @@ from vla_policy.resources import find_contract
 from vla_training.config import TrainingConfig, load_training_file
 from vla_training.curves import LossCurves
 from vla_training.datasets.windows import Demonstrations, load_demonstrations
-from vla_training.grounding import PlaceScale, fit_state, load_scenes
+from vla_training.tabletop.grounding import PlaceScale, fit_state, load_scenes
 from vla_training.parallel import Group
-from vla_training.pretrain import load_grounding
+from vla_training.tabletop.pretrain import load_grounding
 from vla_training.provenance import provenance
 from vla_training.trainer import StepReport, Trainer, prepare
 

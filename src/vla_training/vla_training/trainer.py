@@ -26,7 +26,7 @@ from vla_policy.normalizer import Normalizer
 from vla_training.augment import augment
 from vla_training.config import Stage, TrainingConfig
 from vla_training.datasets.windows import Demonstrations, WindowIndex, draw_windows, gather_images
-from vla_training.grounding import PlaceScale, Scenes, scene_batch
+from vla_training.tabletop.grounding import PlaceScale, Scenes, scene_batch
 from vla_training.optimization import (
     AveragedWeights,
     autocast,

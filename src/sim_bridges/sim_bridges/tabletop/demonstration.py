@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from sim_bridges.chains import ChainResult
 from sim_bridges.results import EpisodeResult
-from sim_bridges.rollout import Watcher, rollout
+from sim_bridges.rollout import Watcher, rollout, rollout_chain
 from sim_bridges.tabletop.experts import Expert, expert
 from sim_bridges.tabletop.sim import TabletopSim
 from vla_policy.contract import RobotContract
 from vla_policy.types import ActionChunk, Observation
+
+
+TIME_LIMIT_S = 6.0  # of one task
 
 
 class ExpertPolicy:
@@ -29,7 +33,13 @@ class ExpertPolicy:
         return ActionChunk(observation.stamp_ns, self.period_ns, row[None], execute_rows=1, run_id=run_id)
 
 
-def demonstrate(sim: TabletopSim, contract: RobotContract, task: str, seed: int, time_limit_s: float = 5.0,
+def demonstrate(sim: TabletopSim, contract: RobotContract, task: str, seed: int, time_limit_s: float = TIME_LIMIT_S,
                 watch: Watcher | None = None) -> EpisodeResult:
     """Play one episode with the expert, through the guard. Raises: VlaError for an unknown task."""
     return rollout(sim, ExpertPolicy(sim, contract), contract, task, seed, time_limit_s, watch)
+
+
+def demonstrate_chain(sim: TabletopSim, contract: RobotContract, seed: int, time_limit_s: float = TIME_LIMIT_S,
+                      watch: Watcher | None = None) -> ChainResult:
+    """Play the chain of a seed with the experts, through the guard."""
+    return rollout_chain(sim, ExpertPolicy(sim, contract), contract, sim.draw_chain(seed), time_limit_s, watch)

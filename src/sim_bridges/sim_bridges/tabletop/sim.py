@@ -12,11 +12,14 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from sim_bridges.chains import Chain, draw_chain
 from sim_bridges.sim import Episode
 from sim_bridges.tabletop.arm import CONTROL_S, FINGER_OPEN_M, Arm, rotation_matrix
 from sim_bridges.tabletop.gl import missing_library, mujoco
+from sim_bridges.tabletop.oracles import reached
 from sim_bridges.tabletop.scene import BLOCK_HALF_M, BLOCKS, DRAWER_TRAVEL_M, Layout, Scene
-from sim_bridges.tabletop.tasks import TASKS, Family, Goal, draw_goal, reached
+from sim_bridges.tabletop.chain_twin import OPEN_DRAWER_M, TabletopTwin, start_layout
+from sim_bridges.tabletop.tasks import TASKS, Family, Goal, draw_goal
 from vla_policy.contract import RobotContract
 from vla_policy.errors import ContractError, VlaError
 from vla_policy.types import Command, Observation, Pose, seconds_to_ns
@@ -30,7 +33,7 @@ SCATTER_LOW_M, SCATTER_HIGH_M = np.array([0.32, -0.30, 0.02]), np.array([0.68, 0
 
 
 class TabletopSim:
-    """A Panda-like arm, four blocks, a drawer and a button. image_size: width and height [pixels].
+    """A Panda-like arm, four blocks, two pads, a drawer, and a button that switches a lamp. image_size: width and height [pixels].
 
     Raises: VlaError for a size that it cannot draw; RenderingError at the first image where OpenGL fails.
     """
@@ -46,6 +49,8 @@ class TabletopSim:
         self._renderer: mujoco.Renderer | None = None
         self._time_ns = 0
         self.goal: Goal | None = None
+        self._chain: Chain | None = None
+        self._asked = 0  # tasks of the chain so far
         self._target_start = np.zeros(3)
         self._held = 0
         self._succeeded = False
@@ -81,16 +86,38 @@ class TabletopSim:
 
     def reset(self, task: str, seed: int) -> Episode:
         """Make a start scene. Raises: VlaError for an unknown task, naming the nearest, or a negative seed."""
-        if seed < 0:
-            raise VlaError(f"seed: got {seed}, expected 0 or more")
+        _check_seed(seed)
+        self._chain = None
         rng = np.random.default_rng([crc32(task.encode()), seed])
         goal = draw_goal(task, rng)
         self.scene.shuffle(rng, _layout(goal))
-        tilt = rotation_matrix(np.array([0.0, 0.0, rng.uniform(-0.15, 0.15)]))
-        self.arm.teleport(rng.uniform(START_LOW_M, START_HIGH_M), tilt @ TOOL_DOWN, FINGER_OPEN_M)
+        self._raise_arm(rng)
         self._begin(goal)
-        self._target_start = self.target_position()
         return Episode(task, seed, goal.instruction)
+
+    def draw_chain(self, seed: int) -> Chain:
+        """The chain of five instructions of a seed. Raises: VlaError for a negative seed."""
+        _check_seed(seed)
+        return draw_chain(TabletopTwin(), seed)
+
+    def begin_chain(self, chain: Chain) -> Episode:
+        """Make the chain's start scene and ask for its first task."""
+        rng = np.random.default_rng([crc32(b"chain"), chain.seed])
+        self.scene.shuffle(rng, start_layout(chain))
+        self._raise_arm(rng)
+        self._chain, self._asked = chain, 0
+        return self.next_task()
+
+    def next_task(self) -> Episode:
+        """Ask for the chain's next task; world and arm stay as they are. Raises: VlaError where there is none."""
+        chain = self._chain
+        if chain is None or self._asked >= len(chain.steps):
+            raise VlaError("next_task: got no chain, or one whose tasks were all asked for; expected one with a task "
+                           "left; call begin_chain")
+        step, words = chain.steps[self._asked], np.random.default_rng([crc32(b"words"), chain.seed, self._asked])
+        self._asked += 1
+        self._begin(draw_goal(step.task, words, step.choice))
+        return Episode(step.task, chain.seed, self.goal.instruction)
 
     def scatter(self, rng: np.random.Generator) -> None:
         """A fresh random scene with the arm anywhere over the table, for cheap pictures with known places.
@@ -127,6 +154,7 @@ class TabletopSim:
         for _ in range(duration_ns // CONTROL_NS):
             self.arm.control(twist, gripper)
             mujoco.mj_step(self.scene.model, self.scene.data, self._steps_per_control)
+            self.scene.switch_light()
             self._judge()
         self._time_ns += duration_ns
 
@@ -135,7 +163,7 @@ class TabletopSim:
         return self._succeeded
 
     def target_position(self) -> NDArray[np.float64]:
-        """Where the thing is that the instruction names, (3,) m, base_link. Raises: VlaError without task."""
+        """Where the thing is that the hand must first go to, (3,) m, base_link. Raises: VlaError without task."""
         if self.goal is None:
             raise VlaError("target_position: got no task, expected one; call reset(task, seed) first")
         return self.scene.positions()[self.goal.target]
@@ -147,7 +175,7 @@ class TabletopSim:
     def render(self, camera: str) -> NDArray[np.uint8]:
         """One image, uint8 (S, S, 3) RGB. Raises: RenderingError."""
         renderer = self._renderer or self._open_renderer()
-        self.scene.light_button()
+        self.scene.shine()
         renderer.update_scene(self.scene.data, camera)
         return renderer.render()
 
@@ -171,6 +199,13 @@ class TabletopSim:
 
     def _begin(self, goal: Goal | None) -> None:
         self.goal, self._held, self._succeeded = goal, 0, False
+        if goal is not None:
+            self._target_start = self.target_position()
+
+    def _raise_arm(self, rng: np.random.Generator) -> None:
+        """The arm where an episode begins: over the table, fingers open."""
+        tilt = rotation_matrix(np.array([0.0, 0.0, rng.uniform(-0.15, 0.15)]))
+        self.arm.teleport(rng.uniform(START_LOW_M, START_HIGH_M), tilt @ TOOL_DOWN, FINGER_OPEN_M)
 
     def _judge(self) -> None:
         if self.goal is None or self._succeeded:
@@ -179,11 +214,18 @@ class TabletopSim:
         self._succeeded = self._held >= HOLD_PERIODS
 
 
+def _check_seed(seed: int) -> None:
+    if seed < 0:
+        raise VlaError(f"seed: got {seed}, expected 0 or more")
+
+
 def _layout(goal: Goal) -> Layout:
     if goal.family is Family.PUSH:
-        return Layout(pushed=goal.target.removesuffix("_block"))
-    if goal.family is Family.DRAWER and goal.direction < 0:
-        return Layout(drawer_m=(0.09, DRAWER_TRAVEL_M))
+        return Layout(pushed=(goal.colour,))
+    if goal.family is Family.STORE or (goal.family is Family.DRAWER and goal.direction < 0):
+        return Layout(OPEN_DRAWER_M)
+    if goal.family is Family.LIGHT:
+        return Layout(light=goal.direction < 0)
     return Layout()
 
 

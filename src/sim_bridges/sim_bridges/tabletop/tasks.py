@@ -1,29 +1,19 @@
-"""A task name and a random generator in, a Goal out: what is asked, in which words, and when it is done.
+"""A task name and a random generator in, a Goal out: what is asked, in which words, of which things.
 
 Left and right are those of the static camera's image, which faces the robot: left is -y in base_link,
-right is +y.
+right is +y. `oracles` tells when a goal is reached.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sim_bridges.tabletop.scene import BLOCK_HALF_M, BLOCKS, Scene
+from sim_bridges.tabletop.scene import BLOCKS, PADS
 from vla_policy.errors import VlaError, nearest
-
-LIFT_HEIGHT_M = 0.06  # of the block's underside above the table
-PUSH_DISTANCE_M = 0.08
-PUSH_MAX_DRIFT_M = 0.08  # along x, either way
-DRAWER_OPEN_M = 0.08
-DRAWER_SHUT_M = 0.015
-BUTTON_PRESSED_M = 0.010
-TABLE_X_M = (0.15, 0.84)
-TABLE_Y_M = (-0.56, 0.56)
 
 
 class Family(StrEnum):
@@ -31,33 +21,58 @@ class Family(StrEnum):
 
     LIFT = "lift"
     PUSH = "push"
+    SLIDE = "slide"
+    STACK = "stack"
+    STORE = "store"
     DRAWER = "drawer"
     PRESS = "press"
+    LIGHT = "light"
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
     """One row of the table.
 
-    phrases: may hold a `{colour}`. colour: None where the seed draws it.
-    direction: of a push -1 left, +1 right; of a drawer +1 open, -1 close.
+    phrases: may hold a `{colour}` and an `{other}`. colour: None where the seed draws it.
+    direction: of a push -1 left, +1 right; of a drawer +1 open, -1 close; of the light +1 on, -1 off.
+    destination: where the block goes, a key of `Scene.positions`; of a stack it is drawn.
     """
 
     family: Family
     phrases: tuple[str, str, str]
     colour: str | None = None
     direction: int = 0
+    destination: str = ""
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The colours that its phrases leave open: none, ("colour",) or ("colour", "other")."""
+        return tuple(name for name in ("colour", "other") if f"{{{name}}}" in self.phrases[0] and not self.colour)
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A task with everything drawn. `target`: the thing the instruction names, a key of `Scene.positions`."""
+    """A task with everything drawn.
+
+    target: the thing that the hand first goes to, destination: where that thing goes then, or ""; keys of `Scene.positions`.
+    """
 
     task: str
     family: Family
     target: str
     direction: int
     instruction: str
+    destination: str = ""
+
+    @property
+    def colour(self) -> str:
+        """Of the block that it is about; an empty text where it is about none."""
+        return self.target.removesuffix("_block") if self.target.endswith("_block") else ""
+
+    @property
+    def other(self) -> str:
+        """Colour of the block that another one goes on; an empty text where there is none."""
+        return self.destination.removesuffix("_block") if self.destination.endswith("_block") else ""
 
 
 def _lift(colour: str) -> Task:
@@ -71,15 +86,35 @@ def _push(side: str, direction: int) -> Task:
     return Task(Family.PUSH, phrases, direction=direction)
 
 
+def _slide(pad: str) -> Task:
+    phrases = (f"slide the {{colour}} block to the {pad} pad", f"move the {{colour}} block to the {pad} pad",
+               f"drag the {{colour}} block to the {pad} pad")
+    return Task(Family.SLIDE, phrases, destination=f"{pad}_pad")
+
+
+def _light(state: str, direction: int) -> Task:
+    phrases = (f"turn {state} the light", f"switch {state} the lamp", f"turn the lamp {state}")
+    return Task(Family.LIGHT, phrases, direction=direction)
+
+
 TASKS: dict[str, Task] = {
     **{f"lift_{colour}_block": _lift(colour) for colour in BLOCKS},
     "push_left": _push("left", -1),
     "push_right": _push("right", +1),
+    **{f"slide_to_{pad}_pad": _slide(pad) for pad in PADS},
+    "stack_blocks": Task(Family.STACK, (
+        "stack the {colour} block on the {other} block", "put the {colour} block on the {other} block",
+        "place the {colour} block on the {other} block")),
+    "put_in_drawer": Task(Family.STORE, (
+        "put the {colour} block into the drawer", "place the {colour} block in the drawer",
+        "drop the {colour} block into the drawer"), destination="drawer_inside"),
     "open_drawer": Task(
         Family.DRAWER, ("open the drawer", "pull the drawer open", "pull out the drawer"), direction=+1),
     "close_drawer": Task(
         Family.DRAWER, ("close the drawer", "push the drawer shut", "shut the drawer"), direction=-1),
     "press_button": Task(Family.PRESS, ("press the button", "push the button", "push down the button")),
+    "turn_on_light": _light("on", +1),
+    "turn_off_light": _light("off", -1),
 }
 
 
@@ -90,46 +125,26 @@ def find_task(name: str) -> Task:
     return TASKS[name]
 
 
-def draw_goal(name: str, rng: np.random.Generator) -> Goal:
-    """Draw the words, and the colour where the task leaves it open. Raises: VlaError for an unknown task."""
+def draw_goal(name: str, rng: np.random.Generator, colours: Sequence[str] | None = None) -> Goal:
+    """Draw the words, and the colours that the task leaves open unless `colours` gives them.
+
+    Raises: VlaError for an unknown task, or colours that are not as many different blocks as the task leaves open.
+    """
     task = find_task(name)
     phrase = task.phrases[rng.integers(len(task.phrases))]
-    drawn = str(rng.choice(list(BLOCKS)))
-    colour = task.colour or drawn
-    target = {Family.DRAWER: "drawer", Family.PRESS: "button"}.get(task.family, f"{colour}_block")
-    return Goal(name, task.family, target, task.direction, phrase.format(colour=colour))
+    drawn = [str(colour) for colour in rng.permutation(list(BLOCKS))[:len(task.named)]]
+    chosen = drawn if colours is None else list(colours)
+    if len(chosen) != len(task.named) or len(set(chosen)) != len(chosen) or not set(chosen) <= set(BLOCKS):
+        raise VlaError(f"{name}: got the colours {chosen}, expected {len(task.named)} different ones of "
+                       f"{', '.join(BLOCKS)}; see the task's phrases")
+    words = dict(zip(task.named, chosen, strict=True)) | ({"colour": task.colour} if task.colour else {})
+    return make_goal(name, phrase, words)
 
 
-def reached(goal: Goal, scene: Scene, start: NDArray[np.float64]) -> bool:
-    """Whether the goal's condition holds. start: (3,) m, base_link, where the named thing was at reset."""
-    return _ORACLES[goal.family](goal, scene, start)
-
-
-def _lifted(goal: Goal, scene: Scene, start: NDArray[np.float64]) -> bool:
-    return bool(scene.positions()[goal.target][2] > BLOCK_HALF_M + LIFT_HEIGHT_M)
-
-
-def _pushed(goal: Goal, scene: Scene, start: NDArray[np.float64]) -> bool:
-    now = scene.positions()[goal.target]
-    moved = now - start
-    on_table = TABLE_X_M[0] < now[0] < TABLE_X_M[1] and TABLE_Y_M[0] < now[1] < TABLE_Y_M[1]
-    flat = abs(now[2] - BLOCK_HALF_M) < 0.01
-    straight = abs(moved[0]) < PUSH_MAX_DRIFT_M
-    return bool(goal.direction * moved[1] > PUSH_DISTANCE_M and straight and on_table and flat)
-
-
-def _drawer_moved(goal: Goal, scene: Scene, start: NDArray[np.float64]) -> bool:
-    opening_m = scene.drawer_opening_m
-    return opening_m > DRAWER_OPEN_M if goal.direction > 0 else opening_m < DRAWER_SHUT_M
-
-
-def _pressed(goal: Goal, scene: Scene, start: NDArray[np.float64]) -> bool:
-    return scene.button_depth_m > BUTTON_PRESSED_M
-
-
-_ORACLES: dict[Family, Callable[[Goal, Scene, NDArray[np.float64]], bool]] = {
-    Family.LIFT: _lifted,
-    Family.PUSH: _pushed,
-    Family.DRAWER: _drawer_moved,
-    Family.PRESS: _pressed,
-}
+def make_goal(name: str, phrase: str, words: dict[str, str]) -> Goal:
+    """The goal of a task said with one of its phrases. words: values of its `{colour}` and `{other}`."""
+    task = find_task(name)
+    fixture = {Family.DRAWER: "drawer", Family.PRESS: "button", Family.LIGHT: "button"}.get(task.family)
+    destination = f"{words['other']}_block" if task.family is Family.STACK else task.destination
+    return Goal(name, task.family, fixture or f"{words['colour']}_block", task.direction, phrase.format(**words),
+                destination)

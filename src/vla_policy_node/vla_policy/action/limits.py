@@ -100,14 +100,37 @@ class TwistLimiter:
         return None if self._silent else np.zeros(6)
 
 
-class PoseLimiter:
+class _PositionLimiter:
+    """What the pose and joint limiters share: a command leads on from the last, the first from where the robot is."""
+
+    def __init__(self, contract: RobotContract) -> None:
+        self._silent = contract.stop.behaviour == "silence"
+        self._sent: Vector | None = None
+
+    def hold(self, state: Observation | None) -> Vector | None:
+        """The arm values sent last, else those where the robot stands; None for a silent stop or without both."""
+        if self._silent or (self._sent is None and state is None):
+            return None
+        self._sent = self._start(state)
+        return self._sent.copy()
+
+    def _start(self, state: Observation) -> Vector:
+        """What was sent last; at first where the robot is."""
+        return self._sent if self._sent is not None else self._present(state)
+
+    def _present(self, state: Observation) -> Vector:
+        """The arm values that say: stay where you are."""
+        raise NotImplementedError
+
+
+class PoseLimiter(_PositionLimiter):
     """ee_pose: rows of positions and rotation vectors become poses (7,), m and xyzw in the base frame."""
 
     def __init__(self, contract: RobotContract) -> None:
+        super().__init__(contract)
         self._limits = contract.limits
         self._jump_s = max(contract.action_dt_ns, contract.control_dt_ns) / NS_PER_S
         self._low, self._high = _box(contract.limits.workspace)
-        self._silent = contract.stop.behaviour == "silence"
         self.begin()
 
     def request(self, row: Vector) -> Vector:
@@ -116,7 +139,7 @@ class PoseLimiter:
 
     def begin(self) -> None:
         """A run begins from rest, where the robot will then stand: the pose sent last is forgotten."""
-        self._sent: Vector | None = None
+        self._sent = None
         self._linear = np.zeros(3)
         self._angular = np.zeros(3)
 
@@ -149,24 +172,15 @@ class PoseLimiter:
         self._sent = np.concatenate([position, quaternion])
         return self._sent.copy()
 
-    def hold(self, state: Observation | None) -> Vector | None:
-        """The pose (7,) sent last, else the one where the robot stands; None for a silent stop or without both."""
-        if self._silent or (self._sent is None and state is None):
-            return None
-        self._sent = self._start(state)
-        return self._sent.copy()
-
-    def _start(self, state: Observation) -> Vector:
-        """What was sent last; at first where the robot is."""
-        if self._sent is not None:
-            return self._sent
+    def _present(self, state: Observation) -> Vector:
         return np.concatenate([state.pose.position, state.pose.quaternion])
 
 
-class JointLimiter:
+class JointLimiter(_PositionLimiter):
     """joint_position: rows are joint targets (J,), rad or m, in the order of `action.joints`."""
 
     def __init__(self, contract: RobotContract) -> None:
+        super().__init__(contract)
         limits = contract.limits
         self._index = [contract.joints.names.index(name) for name in contract.action.joints]
         self._names = contract.action.joints
@@ -175,7 +189,6 @@ class JointLimiter:
         self._acceleration = np.array(limits.joint_acceleration, dtype=np.float64)
         jump_s = max(contract.action_dt_ns, contract.control_dt_ns) / NS_PER_S
         self._reach = self._velocity * limits.jump_factor * jump_s
-        self._silent = contract.stop.behaviour == "silence"
         self.begin()
 
     def request(self, row: Vector) -> Vector:
@@ -184,7 +197,7 @@ class JointLimiter:
 
     def begin(self) -> None:
         """A run begins from rest, where the joints will then stand: the targets sent last are forgotten."""
-        self._sent: Vector | None = None
+        self._sent = None
         self._speed = np.zeros(len(self._index))
 
     def jump(self, request: Vector, state: Observation) -> str | None:
@@ -212,16 +225,8 @@ class JointLimiter:
             self._speed = (self._sent - start) / elapsed_s
         return self._sent.copy()
 
-    def hold(self, state: Observation | None) -> Vector | None:
-        """The targets (J,) sent last, else where the joints stand; None for a silent stop or without both."""
-        if self._silent or (self._sent is None and state is None):
-            return None
-        self._sent = self._start(state)
-        return self._sent.copy()
-
-    def _start(self, state: Observation) -> Vector:
-        """What was sent last; at first where the robot is."""
-        return self._sent if self._sent is not None else state.joints[self._index].astype(np.float64)
+    def _present(self, state: Observation) -> Vector:
+        return state.joints[self._index].astype(np.float64)
 
 
 class GripperLimiter:

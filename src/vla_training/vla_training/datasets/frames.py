@@ -13,7 +13,7 @@ from rich.progress import Progress
 from vla_policy.errors import ConfigError
 from vla_policy.observation.resize import resize_image
 from vla_training.datasets.lerobot import LeRobotDataset
-from vla_training.datasets.video import read_video
+from vla_training.datasets.lerobot.video import read_video
 
 CACHE_FOLDER = ".cache"
 

@@ -12,9 +12,9 @@ tokens, Q queries, T tokens of a whole sequence, W window, D width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ from vla_policy.errors import ConfigError
 from vla_policy.model.config import ModelConfig
 from vla_policy.model.tokenizer import INSTRUCTION, Tokenizer
 from vla_policy.strict import StrictModel
+
+Part = Literal["vision", "resampler", "text", "embeddings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,53 @@ class Backbone(nn.Module, ABC):
         """The image encoder."""
 
     @property
+    def connectors(self) -> Sequence[nn.Module]:
+        """What lies inside a tower, but only brings images from the one to the other: a resampler, a merger.
+
+        What stands beside both towers is known without being named here.
+        """
+        return ()
+
+    def parts(self) -> dict[Part, list[nn.Parameter]]:
+        """All weights by part, each weight in one of them.
+
+        vision: the image encoder. resampler: what turns its features into image tokens. text: the transformer over
+        tokens. embeddings: of words, in and out.
+        """
+        modules: dict[Part, Sequence[nn.Module | None]] = {
+            "embeddings": (self.word_embedding, self.output_embedding), "resampler": self.connectors,
+            "vision": (self.vision_tower,), "text": (self.text_tower,)}
+        part_of = {weight: part for part, inside in reversed(modules.items())
+                   for module in inside if module is not None for weight in module.parameters()}
+        parts: dict[Part, list[nn.Parameter]] = {part: [] for part in get_args(Part)}
+        for weight in self.vlm.parameters():
+            parts[part_of.get(weight, "resampler")].append(weight)
+        return parts
+
+    @property
+    def vision_layers(self) -> list[nn.Module]:
+        """The layers of the vision tower."""
+        return self._layers(self.vision_tower, "vision")
+
+    @property
+    def text_layers(self) -> list[nn.Module]:
+        """The layers of the text tower, in the order in which they run."""
+        return self._layers(self.text_tower, "text")
+
+    def _layers(self, tower: nn.Module, part: Part) -> list[nn.Module]:
+        own = set(self.parts()[part])
+        return [layer for layer in layers_of(tower) if own.issuperset(layer.parameters())]
+
+    def train(self, mode: bool = True) -> Self:
+        """As of every module, but what is frozen stays in evaluation mode: its dropout and batch norms rest."""
+        super().train(mode)
+        for module in self.modules() if mode else ():
+            weights = list(module.parameters())
+            if weights and not any(weight.requires_grad for weight in weights):
+                module.eval()
+        return self
+
+    @property
     def query_scale(self) -> float:
         """Standard deviation that fresh action queries should have beside the words."""
         return 0.02
@@ -202,3 +251,12 @@ class Backbone(nn.Module, ABC):
         is real) and `position_ids`.
         """
         return self.text_tower(use_cache=False, **inputs).last_hidden_state
+
+
+def layers_of(tower: nn.Module) -> Iterator[nn.Module]:
+    """The members of a tower's lists, in the order in which they stand there; lists inside members are not entered."""
+    for child in tower.children():
+        if isinstance(tower, nn.ModuleList) and not isinstance(child, nn.ModuleList):
+            yield child
+        else:
+            yield from layers_of(child)

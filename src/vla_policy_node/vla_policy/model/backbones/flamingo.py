@@ -61,6 +61,19 @@ class Flamingo(PretrainedBackbone):
         """The vision transformer whose patch states the resampler reads."""
         return self.vlm.model.vision_model
 
+    @property
+    def connectors(self) -> tuple[nn.Module, ...]:
+        """The resampler."""
+        return (self.vlm.model.perceiver_resampler,)
+
+    @property
+    def text_layers(self) -> list[nn.Module]:
+        """The Llama's layers, each behind the cross-attention that runs before it, where there is one."""
+        gated, interval = self.text_tower.gated_cross_attn_layers, self.text_tower.cross_layer_interval
+        pairs = ((gated[index // interval], layer) if index % interval == 0 else (layer,)
+                 for index, layer in enumerate(self.text_tower.layers))
+        return [layer for pair in pairs for layer in pair]
+
     def encode_image(self, pixels_M3SS: Tensor) -> Tensor:
         """What the resampler makes of an image, (M, n, C)."""
         features = self.vision_tower(pixel_values=pixels_M3SS).last_hidden_state

@@ -72,6 +72,11 @@ class Qwen25Vl(PretrainedBackbone):
         return self.vlm.model.visual
 
     @property
+    def connectors(self) -> tuple[nn.Module, ...]:
+        """The merger of patches at the vision transformer's end."""
+        return (self.vision_tower.merger,)
+
+    @property
     def image_side(self) -> int:
         """Visual tokens along one side of an image."""
         vision = self.vlm.config.vision_config
@@ -139,6 +144,11 @@ class Qwen3Vl(Qwen25Vl):
         vision = TWIN_VISION | {"patch_size": image_size // 4, "intermediate_size": 64, "out_hidden_size": 64,
                                 "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
         return Qwen3VLConfig(**_twin(vocabulary_size, vision, head_dim=16, mrope_interleaved=True))
+
+    @property
+    def connectors(self) -> tuple[nn.Module, ...]:
+        """The mergers at the vision transformer's end and of its earlier layers."""
+        return (*super().connectors, self.vision_tower.deepstack_merger_list)
 
     @property
     def visual_size(self) -> int:

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vla_policy.errors import ConfigError
-from vla_policy.model.backbones.base import Backbone, ImageProcessor
+from vla_policy.model.backbones.base import Backbone, ImageProcessor, Part
 from vla_policy.model.config import ModelConfig
 from vla_policy.strict import StrictModel
 
@@ -85,6 +85,13 @@ class TinyBackbone(Backbone):
     def vision_tower(self) -> nn.Module:
         """One stem per camera."""
         return self.vlm.stems
+
+    def parts(self) -> dict[Part, list[nn.Parameter]]:
+        """As of every backbone; the positions of text are part of its embedding."""
+        parts = super().parts()
+        positions = self.vlm.text_positions
+        rest = [weight for weight in parts["resampler"] if weight is not positions]
+        return parts | {"resampler": rest, "embeddings": [*parts["embeddings"], positions]}
 
     def encode_images(self, pixels_BV3SS: Tensor) -> Tensor:
         """Visual tokens of all cameras in a row, (B, N, C); each camera has its own stem."""

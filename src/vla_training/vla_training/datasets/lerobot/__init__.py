@@ -1,0 +1,6 @@
+"""LeRobot data sets on disk in and out; for whoever records, converts or trains."""
+
+from vla_training.datasets.lerobot.reader import LeRobotSource
+from vla_training.datasets.lerobot.writer import Episode, Feature, LeRobotDataset, Shard, ShardWriter, finalize
+
+__all__ = ["Episode", "Feature", "LeRobotDataset", "LeRobotSource", "Shard", "ShardWriter", "finalize"]

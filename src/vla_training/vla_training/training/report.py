@@ -1,0 +1,65 @@
+"""What one optimizer step gives, for whoever watches a run: a record, no behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """One optimizer step of the whole group of processes; every process makes the same report, but for times and memory.
+
+    step: steps done, this one among them, over all resumes. steps: the budget. share_done: 0..1 of the budget of steps or
+    minutes, whichever is used further. minutes: training time over all resumes.
+    losses: mean of every part over all processes and micro batches (`pose`, `bins`, `gripper`, `place`, `scene`), and
+    `loss`, their weighed sum. learning_rate: of this step. gradient_norm: before clipping.
+    samples: windows used, by all processes. frames: frames in them. seconds: the step took. wait_share: 0..1 of
+    `seconds` spent waiting for data. memory_bytes: the process' peak on its device, or its resident set on a CPU.
+    eta_s: expected seconds to the end; None in the first steps.
+    """
+
+    step: int
+    steps: int
+    share_done: float
+    minutes: float
+    losses: Mapping[str, float]
+    learning_rate: float
+    gradient_norm: float
+    samples: int
+    frames: int
+    seconds: float
+    wait_share: float
+    memory_bytes: int
+    eta_s: float | None
+
+    @property
+    def samples_per_s(self) -> float:
+        """Windows a second, of all processes together."""
+        return self.samples / max(self.seconds, 1e-9)
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationReport:
+    """What the averaged weights do on held-out episodes.
+
+    losses: as in StepReport. best: lowest `loss` so far, this one among them. improved: whether this one is it.
+    details: what else was measured, by name (action errors, success).
+    """
+
+    step: int
+    losses: Mapping[str, float]
+    best: float
+    improved: bool
+    details: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """Why and where a run ended. reason: finished, stopped (by a signal) or no_improvement. bundle: the last one written."""
+
+    step: int
+    minutes: float
+    reason: str
+    bundle: str
+    best_bundle: str | None

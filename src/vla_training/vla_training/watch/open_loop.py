@@ -1,0 +1,165 @@
+"""A policy and recorded episodes in, how far its actions lie from the recorded ones out.
+
+The policy steps over the recorded observations with `Policy.step`, the function that drives the robot, at the frames
+at which it would step there; what it says changes nothing of what it sees next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vla_policy.checkpoint import Bundle
+from vla_policy.contract import RobotContract
+from vla_policy.errors import DataError
+from vla_policy.policy import Policy
+from vla_policy.types import NS_PER_S, ActionChunk, Observation
+from vla_training.watch.measured import DrawnEpisode, OpenLoopResult
+
+NOISE_SEED = 0  # of what heads draw while they are measured: the same noise every time
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A recorded episode as the robot of a contract would have sent it.
+
+    key: how messages name it. observe: frame number -> what was recorded at that frame. actions_NA: float64, contract
+    units, `rows_per_frame` rows for each of the `frames`.
+    """
+
+    key: str
+    instruction: str
+    frames: int
+    rows_per_frame: int
+    actions_NA: NDArray[np.float64]
+    observe: Callable[[int], Observation]
+
+
+class Stepped(Protocol):
+    """The part of a Policy that is measured."""
+
+    execute_rows: int
+
+    def reset(self, instruction: str) -> None:
+        """Begin an episode."""
+
+    def step(self, observation: Observation) -> ActionChunk:
+        """Actions from this observation on."""
+
+
+def measure(
+    policy_for: Callable[[Recording], Stepped], recordings: Iterable[Recording], contract: RobotContract, drawn: int = 0
+) -> OpenLoopResult:
+    """Step a policy over recordings and compare.
+
+    policy_for: the policy for a recording, `replaying` for one. drawn: episodes kept whole, the first ones.
+    Raises: DataError where there is no recording, ObservationError and InstructionError for what a policy refuses.
+    """
+    tally, kept, count = _Tally(), [], 0
+    with _same_noise():
+        for recording in recordings:
+            policy = policy_for(recording)
+            starts, chunks_CKA = _replay(policy, recording)
+            tally.add(recording, starts, chunks_CKA)
+            if count < drawn:
+                kept.append(_keep(recording, starts, chunks_CKA, policy.execute_rows, contract.action_dt_ns))
+            count += 1
+    if not count:
+        raise DataError("open loop: got no recorded episode to compare with; name some")
+    return OpenLoopResult(
+        names=contract.action_names,
+        units=contract.action_units,
+        error_KA=tally.error_KA(),
+        spread_A=np.concatenate(tally.recorded).std(axis=0),
+        execute_rows=policy.execute_rows,
+        episodes=count,
+        chunks=tally.chunks,
+        drawn=tuple(kept),
+    )
+
+
+def replaying(bundle: Bundle, device: str) -> Callable[[Recording], Stepped]:
+    """The bundle's policy for each recording, told that its cameras are as large as they were recorded: an image is
+    then resized once, as in training and on the robot.
+    """
+
+    def policy_for(recording: Recording) -> Stepped:
+        images = recording.observe(0).images
+        cameras = {
+            name: camera.model_copy(update=dict(zip(("height", "width"), images[name].shape[:2], strict=True)))
+            if name in images
+            else camera
+            for name, camera in bundle.contract.cameras.items()
+        }
+        return Policy(replace(bundle, contract=bundle.contract.model_copy(update={"cameras": cameras})), device)
+
+    return policy_for
+
+
+def _replay(policy: Stepped, recording: Recording) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """First rows (C,) and chunks (C, K, A) of all steps of an episode."""
+    if policy.execute_rows % recording.rows_per_frame:
+        raise DataError(
+            f"{recording.key}: the policy steps every {policy.execute_rows} rows, the data has a frame every "
+            f"{recording.rows_per_frame} rows; expected a divisor"
+        )
+    policy.reset(recording.instruction)
+    frames = range(0, recording.frames, policy.execute_rows // recording.rows_per_frame)
+    chunks = [policy.step(recording.observe(frame)).values for frame in frames]
+    return np.array(frames, np.int64) * recording.rows_per_frame, np.stack(chunks)
+
+
+class _Tally:
+    """Sums of absolute errors by row of the chunk and dimension, over the rows that were recorded."""
+
+    def __init__(self) -> None:
+        self.recorded: list[NDArray[np.float64]] = []
+        self.chunks = 0
+        self._sum_KA: NDArray[np.float64] | float = 0.0
+        self._count_K: NDArray[np.int64] | int = 0
+
+    def add(self, recording: Recording, starts: NDArray[np.int64], chunks_CKA: NDArray[np.float64]) -> None:
+        actions = recording.actions_NA
+        rows_CK = starts[:, None] + np.arange(chunks_CKA.shape[1])
+        there_CK = rows_CK < len(actions)
+        error_CKA = np.abs(chunks_CKA - actions[np.minimum(rows_CK, len(actions) - 1)])
+        self._sum_KA = self._sum_KA + (error_CKA * there_CK[..., None]).sum(axis=0)
+        self._count_K = self._count_K + there_CK.sum(axis=0)
+        self.recorded.append(actions)
+        self.chunks += len(chunks_CKA)
+
+    def error_KA(self) -> NDArray[np.float64]:
+        with np.errstate(invalid="ignore"):
+            return self._sum_KA / self._count_K[:, None]
+
+
+def _keep(
+    recording: Recording, starts: NDArray[np.int64], chunks_CKA: NDArray[np.float64], execute_rows: int, dt_ns: int
+) -> DrawnEpisode:
+    executed_NA = chunks_CKA[:, :execute_rows].reshape(-1, chunks_CKA.shape[2])[: len(recording.actions_NA)]
+    pad = len(recording.actions_NA) - len(executed_NA)
+    executed_NA = np.pad(executed_NA, ((0, pad), (0, 0)), constant_values=np.nan)
+    return DrawnEpisode(
+        recording.key,
+        recording.instruction,
+        dt_ns / NS_PER_S,
+        recording.actions_NA,
+        executed_NA,
+        starts,
+        chunks_CKA,
+    )
+
+
+@contextmanager
+def _same_noise() -> Iterator[None]:
+    """Noise of its own for heads that draw some; whoever trains here gets torch's generators back as they were."""
+    devices: Sequence[int] = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(NOISE_SEED)
+        yield
