@@ -10,6 +10,7 @@ from vla_policy.contract import RobotContract
 from vla_policy.errors import ConfigError, nearest
 
 SIMS = {
+    "calvin": "sim_bridges.calvin.sim:CalvinSim.for_contract",
     "tabletop": "sim_bridges.tabletop.sim:TabletopSim.for_contract",
 }
 

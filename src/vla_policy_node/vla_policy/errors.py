@@ -30,6 +30,10 @@ class DataError(VlaError):
     """Recorded data is missing, truncated, corrupt, or does not fit the robot or model."""
 
 
+class RemoteError(VlaError):
+    """A policy server or its client is away, late, or does not understand the other."""
+
+
 class ObservationError(VlaError):
     """An observation is missing, stale, or of the wrong kind."""
 

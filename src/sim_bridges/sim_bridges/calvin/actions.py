@@ -1,4 +1,4 @@
-"""Commands of a contract in, CALVIN's own actions out, and CALVIN's Euler angles to quaternions and back.
+"""Commands of a contract in, CALVIN's own actions out, and CALVIN's Euler angles to quaternions.
 
 CALVIN's relative action is seven numbers: a step of the tool's target in x y z and in the three Euler angles, 1
 being 20 mm and 0.05 rad, and the gripper, -1 closed or 1 open. Its angles turn about the fixed x, then y, then z
@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vla_policy.action.rotation import multiply, quaternion_from_rotvec, rotate
+from vla_policy.action.rotation import rotate
+from vla_policy.action.rotation_forms import quaternion_from, rotation_as
 
 Vector = NDArray[np.float64]
+
+EULER = "euler_xyz"  # CALVIN's angles, in the words of `vla_policy.action.rotation_forms`
 OPEN_FROM = 0.5  # a gripper opening of at least this opens it
 
 
@@ -43,19 +46,10 @@ def euler_step(euler: Vector, rotvec: Vector) -> Vector:
     """By how much each Euler angle changes (3,) when an orientation is turned by `rotvec` (3,) [rad]."""
     if not rotvec.any():
         return np.zeros(3)
-    change = euler_from_quaternion(rotate(quaternion_from_euler(euler), rotvec)) - euler
+    change = rotation_as(EULER, rotate(quaternion_from_euler(euler), rotvec)) - euler
     return (change + np.pi) % (2 * np.pi) - np.pi  # the targets run on beyond half a turn
 
 
 def quaternion_from_euler(euler: Vector) -> Vector:
-    """Angles (3,) about the fixed x, then y, then z axis [rad] -> quaternion (4,) xyzw."""
-    x, y, z = (quaternion_from_rotvec(axis * angle) for axis, angle in zip(np.eye(3), euler, strict=True))
-    return multiply(z, multiply(y, x))
-
-
-def euler_from_quaternion(quaternion: Vector) -> Vector:
-    """Quaternion (4,) xyzw -> angles (3,) about the fixed x, then y, then z axis [rad], y in [-pi/2, pi/2]."""
-    x, y, z, w = quaternion
-    return np.array([np.arctan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y)),
-                     np.arcsin(np.clip(2 * (w * y - z * x), -1.0, 1.0)),
-                     np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))])
+    """CALVIN's Euler angles (3,) [rad] -> quaternion (4,) xyzw."""
+    return quaternion_from(EULER, np.asarray(euler, np.float64))

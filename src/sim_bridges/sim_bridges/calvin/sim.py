@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from sim_bridges.calvin.actions import absolute_action, quaternion_from_euler, relative_action
 from sim_bridges.calvin.conditions import TASKS
-from sim_bridges.calvin.starts import Start, draw_start
+from sim_bridges.calvin.sequences import SEQUENCES, sequences
+from sim_bridges.calvin.starts import Start, benchmark_start, draw_start
 from sim_bridges.calvin.world import World, open_world
+from sim_bridges.chains import Chain, Step
 from sim_bridges.sim import Episode
 from vla_policy.contract import ActionKind, RobotContract
 from vla_policy.errors import ContractError, VlaError, nearest
@@ -24,6 +26,8 @@ from vla_policy.types import NS_PER_S, Command, Observation, Pose, seconds_to_ns
 
 RATE_HZ = 30.0
 PERIOD_NS = seconds_to_ns(1.0 / RATE_HZ)
+TASK_STEPS = 360  # what is done later than this many steps after a task began does not count
+TASK_LIMIT_S = TASK_STEPS * PERIOD_NS / NS_PER_S
 FRAME = "world"  # of CALVIN's numbers: the table stands in its middle, the robot's base at (-0.34, -0.46, 0.24) m
 CAMERAS = {"static": ("static", 200), "wrist": ("gripper", 84)}  # ours -> CALVIN's name and size [pixels]
 JOINTS = (*(f"panda_joint{number}" for number in range(1, 8)), "panda_finger_joint1")  # the last: both fingers' gap
@@ -43,6 +47,9 @@ class CalvinSim:
         self._cameras: dict[str, Any] = {}
         self._time_ns = 0
         self._task: str | None = None
+        self._task_begun_ns = 0
+        self._chain: Chain | None = None
+        self._next_step = 0
         self._observed: dict[str, Any] = {}
         self._start_info: dict[str, Any] = {}
         self._info: dict[str, Any] = {}
@@ -77,6 +84,11 @@ class CalvinSim:
         return self._world
 
     @property
+    def task(self) -> str | None:
+        """The task that the oracle judges now."""
+        return self._task
+
+    @property
     def robot_obs(self) -> NDArray[np.float64]:
         """CALVIN's 15 proprioceptive numbers, see `sim_bridges.calvin.states`."""
         return self._observed["robot_obs"]
@@ -94,10 +106,33 @@ class CalvinSim:
     def reset(self, task: str, seed: int) -> Episode:
         """A scene in which `task` can be done. Raises: VlaError for an unknown task, naming the nearest, or a seed < 0."""
         self._check_task(task)
-        if seed < 0:
-            raise VlaError(f"seed: got {seed}, expected 0 or more")
+        _check_seed(seed)
+        self._chain = None
         self.place(draw_start(task, seed, self.world))
         return Episode(task, seed, self.begin_task(task))
+
+    def draw_chain(self, seed: int) -> Chain:
+        """CALVIN's evaluation sequence number `seed` (beyond 999: modulo 1000). Raises: VlaError for a seed < 0."""
+        _check_seed(seed)
+        sequence = sequences([seed % SEQUENCES])[0]
+        return Chain(seed, sequence.state, tuple(Step(task) for task in sequence.tasks))
+
+    def begin_chain(self, chain: Chain) -> Episode:
+        """The chain's start scene, CALVIN's own numbers, and its first task. Raises: VlaError on scenes A, B, C."""
+        if self.world.scene != "D":
+            raise VlaError(f"calvin: got a sequence in scene {self.world.scene}, expected scene D, where CALVIN "
+                           "evaluates; unset CALVIN_SCENE")
+        self.place(benchmark_start(chain.start))
+        self._chain, self._next_step = chain, 0
+        return self.next_task()
+
+    def next_task(self) -> Episode:
+        """Ask for the chain's next task; nothing moves. Raises: VlaError without chain or after its last task."""
+        if self._chain is None or self._next_step == len(self._chain.steps):
+            raise VlaError("calvin: got no further task, expected a chain with one; call begin_chain first")
+        task = self._chain.steps[self._next_step].task
+        self._next_step += 1
+        return Episode(task, self._chain.seed, self.begin_task(task))
 
     def place(self, start: Start) -> None:
         """Build the table anew and put everything where `start` says; no task begins."""
@@ -115,7 +150,7 @@ class CalvinSim:
         """From here on the oracle judges `task`; nothing moves. Returns the sentence that the benchmark says."""
         self._check_task(task)
         self._task, self._succeeded = task, False
-        self._start_info = self._info
+        self._task_begun_ns, self._start_info = self._time_ns, self._info
         return str(self.world.sentences[task][0])
 
     def observe(self, images: bool = True) -> Observation:
@@ -144,7 +179,7 @@ class CalvinSim:
             self._judge()
 
     def success(self) -> bool:
-        """Whether CALVIN's oracle has seen the task done since it began (it latches)."""
+        """Whether CALVIN's oracle has seen the task done within 360 steps since it began (it latches)."""
         return self._succeeded
 
     def close(self) -> None:
@@ -169,7 +204,8 @@ class CalvinSim:
         return absolute_action(self._held_pose, self._opening)
 
     def _judge(self) -> None:
-        if not self._succeeded and self._task is not None:
+        in_time = self._time_ns - self._task_begun_ns <= TASK_STEPS * PERIOD_NS
+        if in_time and not self._succeeded and self._task is not None:
             done = self.world.oracle.get_task_info_for_set(self._start_info, self._info, {self._task})
             self._succeeded = bool(done)
 
@@ -180,6 +216,11 @@ class CalvinSim:
     def _check_begun(self) -> None:
         if not self._observed or self._world is None:
             raise VlaError("calvin: got no scene, expected one; call reset(task, seed) first")
+
+
+def _check_seed(seed: int) -> None:
+    if seed < 0:
+        raise VlaError(f"seed: got {seed}, expected 0 or more")
 
 
 def _check_contract(contract: RobotContract) -> None:

@@ -1,0 +1,1 @@
+"""A policy on one machine, its robot or simulator on another: messages, server, client. Imports no ROS."""

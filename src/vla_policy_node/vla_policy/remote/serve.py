@@ -1,0 +1,111 @@
+"""A policy bundle in, a policy server out: `ros2 run vla_policy serve BUNDLE`, or without ROS
+`python -m vla_policy.remote.serve BUNDLE`.
+
+For robots without a GPU and for vla-eval's benchmarks. Listens on this machine alone unless --host says otherwise;
+then give it a token and TLS. Ctrl-C ends it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import ssl
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from vla_policy.checkpoint import load_bundle
+from vla_policy.contract import load_contract
+from vla_policy.errors import ConfigError, VlaError
+from vla_policy.policy import Policy
+from vla_policy.remote.convention import Convention
+from vla_policy.remote.server import LOOPBACK, PolicyServer, ServerOptions
+from vla_policy.remote.session import Session
+from vla_policy.resources import find_contract, find_policy
+from vla_policy.strict import load_yaml
+
+TOKEN_VARIABLE = "VLA_POLICY_TOKEN"
+
+
+def make_server(options: argparse.Namespace) -> PolicyServer:
+    """The server that the command line asks for; the policy is loaded and warm. Raises: VlaError."""
+    bundle = load_bundle(find_policy(options.bundle))
+    robot = load_contract(find_contract(options.robot)) if options.robot else bundle.contract
+    convention = load_yaml(Convention, options.convention, ConfigError) if options.convention else Convention()
+
+    def policy() -> Policy:
+        return Policy(bundle, options.device, robot, options.dtype)
+
+    policy().warm_up()
+    token = os.environ.get(TOKEN_VARIABLE) or None
+    tls = _tls(options.tls_certificate, options.tls_key)
+    if options.host != LOOPBACK and token is None:
+        logging.getLogger("vla_policy.remote").warning(
+            "anyone who reaches %s may use the policy; set %s", options.host, TOKEN_VARIABLE
+        )
+    settings = ServerOptions(options.host, options.port, token, tls, options.clients)
+    return PolicyServer(lambda: Session(policy(), robot, convention, bundle.state_normalizer is not None), settings)
+
+
+def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise ConfigError("--tls-certificate and --tls-key: got one, expected both or neither")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as problem:
+        raise ConfigError(f"{certificate}, {key}: no usable certificate and key in PEM format: {problem}") from None
+    return context
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("bundle", help="policy bundle: a folder or the name of a shipped one")
+    parser.add_argument("--robot", help="contract of the robot, where it is not the bundle's: a file or a name")
+    parser.add_argument(
+        "--host", default=LOOPBACK, help=f"address to listen on (default {LOOPBACK}, this machine alone)"
+    )
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--clients", type=int, default=16, help="most clients at once")
+    parser.add_argument(
+        "--convention", type=Path, help="YAML: how clients that take single rows write actions (see convention.py)"
+    )
+    parser.add_argument("--tls-certificate", type=Path)
+    parser.add_argument("--tls-key", type=Path)
+    parser.epilog = f"The environment variable {TOKEN_VARIABLE} holds the token that clients must send."
+    return parser.parse_args(arguments)
+
+
+async def _serve(server: PolicyServer) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, server.stop)
+    scheme = "wss" if server.options.tls else "ws"
+    await server.run(lambda: Console().print(f"serving on {scheme}://{server.options.host}:{server.port}"))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line. Returns the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    try:
+        asyncio.run(_serve(make_server(parse_arguments(arguments))))
+    except VlaError as problem:
+        sys.stderr.write(f"serve: {problem}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
