@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ssl
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +62,7 @@ class RemotePolicy:
         self._asked_convention = convention or Convention()
         self._execute_rows = execute_rows
         self._connection: ClientConnection | None = None
+        self._leave = ExitStack()
         self._sequence = 0
         self._instruction = ""
         self._server: dict[str, Any] = {}
@@ -91,9 +93,8 @@ class RemotePolicy:
 
     def close(self) -> None:
         """Leave the server."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._leave.close()
+        self._connection = None
 
     @property
     def _speaks_chunks(self) -> bool:
@@ -103,13 +104,15 @@ class RemotePolicy:
         options = self.options
         headers = {"Authorization": f"Bearer {options.token}"} if options.token else None
         try:
-            self._connection = connect(
-                self.url,
-                open_timeout=options.connect_s,
-                additional_headers=headers,
-                ssl=options.tls,
-                max_size=MAX_MESSAGE_BYTES,
-                compression=None,
+            self._connection = self._leave.enter_context(
+                connect(
+                    self.url,
+                    open_timeout=options.connect_s,
+                    additional_headers=headers,
+                    ssl=options.tls,
+                    max_size=MAX_MESSAGE_BYTES,
+                    compression=None,
+                )
             )
         except InvalidStatus as problem:
             text = (problem.response.body or b"").decode(errors="replace").strip()
