@@ -19,7 +19,7 @@ from vla_policy.resources import find_contract, find_policy
 from vla_policy_node.launch_actions import image_transport
 
 ARGUMENTS = {
-    "sim": ("tabletop", "simulator: tabletop, or none for a real robot"),
+    "sim": ("tabletop", "simulator: tabletop, calvin, or none for a real robot"),
     "robot": ("", "robot contract: a name in config/robots or a file (default: the simulator's)"),
     "policy": ("tabletop", "policy bundle: the name of a shipped one or a folder"),
     "pace": ("lockstep", "lockstep: sim time waits for each command; realtime: as a robot"),
@@ -34,7 +34,7 @@ ARGUMENTS = {
     "output": ("", "folder for summary.json, video and plots (default: none)"),
     "summary": ("", "a further file for summary.json"),
 }
-SIMS = ("tabletop", "none")
+SIMS = ("tabletop", "calvin", "none")
 PACES = ("lockstep", "realtime")
 HEADLESS = ("auto", "true", "false")
 

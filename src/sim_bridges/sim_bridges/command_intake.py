@@ -6,7 +6,8 @@ import threading
 from typing import Any
 
 import numpy as np
-from geometry_msgs.msg import TwistStamped
+from geometry_msgs.msg import PoseStamped, TwistStamped
+from numpy.typing import NDArray
 from rclpy.node import Node
 from vla_msgs.msg import GripperCommand
 
@@ -16,7 +17,10 @@ from vla_policy.types import NS_PER_S, Command
 from vla_policy_node.messages import stamp_to_ns
 from vla_policy_node.pace import RELIABLE
 
-ARM_TYPE, GRIPPER_TYPE = "geometry_msgs/msg/TwistStamped", "vla_msgs/msg/GripperCommand"
+ArmMessage = TwistStamped | PoseStamped
+ARM_TYPES: dict[str, type[ArmMessage]] = {
+    "geometry_msgs/msg/TwistStamped": TwistStamped, "geometry_msgs/msg/PoseStamped": PoseStamped}
+GRIPPER_TYPE = "vla_msgs/msg/GripperCommand"
 
 
 class CommandIntake:
@@ -27,19 +31,19 @@ class CommandIntake:
 
     def __init__(self, node: Node, contract: RobotContract, wake: threading.Event) -> None:
         arm, gripper = contract.action.command, contract.action.gripper
-        if arm.type != ARM_TYPE or (gripper is not None and gripper.type != GRIPPER_TYPE):
+        if arm.type not in ARM_TYPES or (gripper is not None and gripper.type != GRIPPER_TYPE):
             raise ContractError(f"{contract.name}: got arm commands of {arm.type} and gripper commands of "
-                                f"{gripper.type if gripper else 'none'}; the simulator node takes {ARM_TYPE} and "
-                                f"{GRIPPER_TYPE}")
+                                f"{gripper.type if gripper else 'none'}; the simulator node takes "
+                                f"{' or '.join(ARM_TYPES)} and {GRIPPER_TYPE}")
         self._frame = contract.base_frame
         self._has_gripper = gripper is not None
         self._wake = wake
         self._lock = threading.Lock()
-        self._arm: TwistStamped | None = None
+        self._arm: ArmMessage | None = None
         self._gripper: GripperCommand | None = None
         self._arrived_ns = 0
         self._node = node
-        node.create_subscription(TwistStamped, arm.topic, self._on_arm, RELIABLE)
+        node.create_subscription(ARM_TYPES[arm.type], arm.topic, self._on_arm, RELIABLE)
         if gripper is not None:
             node.create_subscription(GripperCommand, gripper.topic, self._on_gripper, RELIABLE)
 
@@ -59,16 +63,14 @@ class CommandIntake:
             return None
         if max_age_s and now_ns - arrived_ns > max_age_s * NS_PER_S:
             return None
-        linear, angular = arm.twist.linear, arm.twist.angular
-        twist = np.array([linear.x, linear.y, linear.z, angular.x, angular.y, angular.z])
-        return Command(stamp_to_ns(arm.header.stamp), twist, gripper.opening if gripper is not None else None)
+        return Command(stamp_to_ns(arm.header.stamp), _arm_values(arm), gripper.opening if gripper is not None else None)
 
     def clear(self) -> None:
         """Forget what arrived; the scene it was meant for is gone."""
         with self._lock:
             self._arm = self._gripper = None
 
-    def _on_arm(self, msg: TwistStamped) -> None:
+    def _on_arm(self, msg: ArmMessage) -> None:
         if msg.header.frame_id != self._frame:
             words = f"arm command in frame '{msg.header.frame_id}', expected '{self._frame}'; ignored"
             self._node.get_logger().error(words, once=True)
@@ -83,3 +85,12 @@ class CommandIntake:
             setattr(self, slot, msg)
             self._arrived_ns = self._node.get_clock().now().nanoseconds
         self._wake.set()
+
+
+def _arm_values(msg: ArmMessage) -> NDArray[np.float64]:
+    """`Command.arm` of a message: a twist (6,) or a pose (7,)."""
+    if isinstance(msg, TwistStamped):
+        parts = msg.twist.linear, msg.twist.angular
+        return np.array([value for part in parts for value in (part.x, part.y, part.z)])
+    position, turn = msg.pose.position, msg.pose.orientation
+    return np.array([position.x, position.y, position.z, turn.x, turn.y, turn.z, turn.w])

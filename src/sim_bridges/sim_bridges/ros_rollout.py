@@ -20,8 +20,10 @@ from vla_msgs.action import RunPolicy
 from vla_msgs.msg import EpisodeEvent, PolicyStatus, RobotCommand
 from vla_msgs.srv import ResetSim
 
+from sim_bridges.chains import Chain, ChainResult
 from sim_bridges.results import EpisodeResult
 from sim_bridges.rollout import command_rows
+from sim_bridges.sim import CHAIN, NEXT_TASK
 from vla_policy.contract import RobotContract
 from vla_policy.errors import VlaError
 from vla_policy.run import EndReason
@@ -76,12 +78,26 @@ class RosRollout:
                                "active policy_node running on this ROS_DOMAIN_ID?")
             time.sleep(0.05)
 
+    def play_chain(self, chain: Chain, time_limit_s: float) -> ChainResult:
+        """A chain until an instruction fails; the sim draws it from its seed. time_limit_s: of each instruction.
+
+        Raises: VlaError as `play`.
+        """
+        episodes = [self._play(CHAIN, chain.steps[0].task, chain.seed, time_limit_s)]
+        while episodes[-1].success and len(episodes) < len(chain.steps):
+            episodes.append(self._play(NEXT_TASK, chain.steps[len(episodes)].task, chain.seed, time_limit_s))
+        return ChainResult(chain, tuple(episodes))
+
     def play(self, task: str, seed: int, time_limit_s: float) -> EpisodeResult:
         """One episode. Raises: VlaError when the sim refuses the task or a node does not answer."""
+        return self._play(task, task, seed, time_limit_s)
+
+    def _play(self, request: str, task: str, seed: int, time_limit_s: float) -> EpisodeResult:
+        """An episode that begins with a reset to `request`: the task, or the words of a chain."""
         start = time.perf_counter()
-        scene = self._call(self._reset, ResetSim.Request(task=task, seed=seed))
+        scene = self._call(self._reset, ResetSim.Request(task=request, seed=seed))
         if not scene.success:
-            raise VlaError(f"/sim/reset refused task '{task}': {scene.message}")
+            raise VlaError(f"/sim/reset refused task '{request}': {scene.message}")
         self._raw.clear(), self._sent.clear(), self._statuses.clear()
         goal = RunPolicy.Goal(instruction=scene.instruction, not_before=scene.stamp,
                               time_limit=ns_to_duration(seconds_to_ns(time_limit_s)))

@@ -9,6 +9,11 @@ from sim_bridges.chains import Chain
 from vla_policy.types import Command, Observation
 
 
+# Names that the reset of a simulator's node understands besides tasks, for a `ChainSim`: the chain of the seed, and its
+# next task without a reset.
+CHAIN, NEXT_TASK = "chain", "chain/next"
+
+
 @dataclass(frozen=True, slots=True)
 class Episode:
     """A start scene. The same task and seed give the same scene and instruction."""
@@ -28,6 +33,10 @@ class Sim(Protocol):
     @property
     def time_ns(self) -> int:
         """Sim time [ns]."""
+
+    @property
+    def period_ns(self) -> int:
+        """The shortest time that `advance` can let pass; it takes multiples of it [ns]."""
 
     def reset(self, task: str, seed: int) -> Episode:
         """Make a start scene. Raises: VlaError for an unknown task, naming the nearest, or a negative seed."""

@@ -26,16 +26,15 @@ from vla_msgs.srv import ResetSim
 
 from sim_bridges.command_intake import CommandIntake
 from sim_bridges.registry import make_sim
-from sim_bridges.sim import Episode, Sim
+from sim_bridges.sim import CHAIN, NEXT_TASK, Episode, Sim
 from sim_bridges.sim_publisher import SimPublisher
 from vla_policy.contract import RobotContract, load_contract
-from vla_policy.errors import VlaError, choose
+from vla_policy.errors import VlaError, choose, nearest
 from vla_policy.types import NS_PER_S
 from vla_policy_node.messages import ns_to_stamp
 from vla_policy_node.pace import Pace
 from vla_policy_node.serving import serve_until_signal
 
-SLICE_NS = 10_000_000  # how finely realtime follows the newest command
 REPEAT_S = 0.5  # lockstep: how often a waiting simulator repeats its observation for late joiners
 COMMAND_MAX_AGE_S = 0.25  # realtime: as a robot's driver, hold when commands stop coming
 RESET_TIMEOUT_S = 30.0
@@ -103,6 +102,7 @@ class SimLoop:
         self.failure = ""
         self._offset_ns = START_TIME_NS
         self._succeeded = False
+        self._in_chain = False
         self._sim: Sim
         self._episode: Episode
 
@@ -164,7 +164,7 @@ class SimLoop:
                 future.set_exception(problem)
 
     def _begin_episode(self, task: str, seed: int) -> tuple[Episode, int]:
-        self._episode = self._sim.reset(task, seed)
+        self._episode = self._next_episode(task, seed)
         self._succeeded = False
         self._intake.clear()
         self._offset_ns += self._contract.control_dt_ns  # a new scene is seen later than the last of the old one
@@ -172,6 +172,16 @@ class SimLoop:
         self._publisher.publish_event(EpisodeEvent.START, self._episode, stamp_ns, "")
         self._publish(stamp_ns)
         return self._episode, stamp_ns
+
+    def _next_episode(self, task: str, seed: int) -> Episode:
+        self._in_chain = task in (CHAIN, NEXT_TASK)
+        if not self._in_chain:
+            return self._sim.reset(task, seed)
+        if not hasattr(self._sim, "begin_chain"):
+            raise VlaError(f"sim '{self._sim_name}' plays no chains of tasks; {nearest(task, self._sim.tasks)}")
+        if task == NEXT_TASK:
+            return self._sim.next_task()
+        return self._sim.begin_chain(self._sim.draw_chain(seed))
 
     def _now_ns(self) -> int:
         if self._pace is Pace.REALTIME:
@@ -186,9 +196,12 @@ class SimLoop:
             self._publisher.publish_event(EpisodeEvent.SUCCESS, self._episode, stamp_ns, words)
 
     def _advance_lockstep(self) -> None:
-        """Wait for the command of this instant, let one control period pass, publish."""
+        """Wait for the command of this instant, let one control period pass, publish.
+
+        In a chain a task's success waits for the next task: commands that were under way must not alter its start.
+        """
         command = self._intake.at(self._now_ns())
-        if command is not None:
+        if command is not None and not (self._in_chain and self._succeeded):
             self._sim.advance(command, self._contract.control_dt_ns)
             self._publish(self._now_ns())
         elif self._wake.wait(REPEAT_S):
@@ -197,11 +210,12 @@ class SimLoop:
             self._publish(self._now_ns())
 
     def _advance_realtime(self) -> None:
-        """Let one control period pass in slices, each with the newest command, then publish."""
-        for _ in range(self._contract.control_dt_ns // SLICE_NS):
+        """Let one control period pass, as finely as the sim can with the newest command each time, then publish."""
+        slice_ns = self._sim.period_ns
+        for _ in range(self._contract.control_dt_ns // slice_ns):
             command = self._intake.newest(self._now_ns(), COMMAND_MAX_AGE_S)
-            self._sim.advance(command, SLICE_NS)
-            self._due_s = max(self._due_s + SLICE_NS / NS_PER_S, time.monotonic() - MAX_LAG_S)
+            self._sim.advance(command, slice_ns)
+            self._due_s = max(self._due_s + slice_ns / NS_PER_S, time.monotonic() - MAX_LAG_S)
             time.sleep(max(0.0, self._due_s - time.monotonic()))
         self._publish(self._now_ns())
 

@@ -26,7 +26,6 @@ from vla_policy.remote.wire import MAX_MESSAGE_BYTES, Message, MessageType, pack
 from vla_policy.resources import find_contract, find_policy
 from vla_policy.types import Observation
 
-
 Serve = Callable[..., str]
 
 

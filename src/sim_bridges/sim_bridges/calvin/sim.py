@@ -36,8 +36,6 @@ JOINTS = (*(f"panda_joint{number}" for number in range(1, 8)), "panda_finger_joi
 class CalvinSim:
     """CALVIN's Panda before its table. open_world: opens the genuine world when the first scene is asked for."""
 
-    period_ns = PERIOD_NS
-
     def __init__(self, contract: RobotContract, open_world: Callable[[], World] = open_world) -> None:
         """Raises: ContractError for a contract that CALVIN cannot serve, with both values."""
         _check_contract(contract)
@@ -71,6 +69,11 @@ class CalvinSim:
     def time_ns(self) -> int:
         """Sim time [ns]."""
         return self._time_ns
+
+    @property
+    def period_ns(self) -> int:
+        """CALVIN's control period [ns]."""
+        return PERIOD_NS
 
     @property
     def world(self) -> World:

@@ -84,6 +84,11 @@ class TabletopSim:
         """Sim time [ns]."""
         return self._time_ns
 
+    @property
+    def period_ns(self) -> int:
+        """The period of the arm's control [ns]."""
+        return CONTROL_NS
+
     def reset(self, task: str, seed: int) -> Episode:
         """Make a start scene. Raises: VlaError for an unknown task, naming the nearest, or a negative seed."""
         _check_seed(seed)
