@@ -40,7 +40,7 @@ class ArrayFile:
     def array(self) -> NDArray[Any]:
         """The memory map, read-only."""
         if self._array is None:
-            self._array = np.load(self.path, mmap_mode="r")
+            self._array = np.asarray(np.load(self.path, mmap_mode="r"))  # indexing np.memmap itself is slow
         return self._array
 
     def __getstate__(self) -> dict[str, Any]:
@@ -73,6 +73,7 @@ def cached_arrays(
             fill(maps)
             for array in maps.values():
                 array.flush()
+            scratch.chmod(0o755)  # mkdtemp keeps others out
             _publish(scratch, folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)

@@ -38,7 +38,7 @@ class Mixture:
         parts = [np.flatnonzero(side) for side in chosen]
         self.source = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
         self.episode = np.concatenate(parts)
-        self.frames = np.concatenate([source.lengths[part] for source, part in zip(sources, parts, strict=True)])
+        self.frames = np.concatenate([source.length_E[part] for source, part in zip(sources, parts, strict=True)])
         weights = np.array([source.source.weight for source in sources])[self.source] * self.frames
         self._until = np.cumsum(weights) / weights.sum()
         self.shares = np.bincount(self.source, weights, len(parts)) / weights.sum()
@@ -46,7 +46,7 @@ class Mixture:
     def __len__(self) -> int:
         return len(self.episode)
 
-    def draw(self, rng: np.random.Generator) -> tuple[int, int]:
-        """A source and a chosen episode of it."""
-        place = min(int(np.searchsorted(self._until, rng.random(), "right")), len(self) - 1)
+    def draw(self, chance: float) -> tuple[int, int]:
+        """A source and a chosen episode of it. chance: evenly drawn from [0, 1)."""
+        place = min(int(self._until.searchsorted(chance, "right")), len(self) - 1)
         return int(self.source[place]), int(self.episode[place])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ from vla_training.datasets.source import EpisodeInfo, EpisodeSource
 Cache = Literal["decoded", "none"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PreparedSource:
     """The chosen episodes of a data set, one after the other; pickles to worker processes.
 
@@ -49,10 +50,15 @@ class PreparedSource:
     sentences: tuple[tuple[str, ...], ...]
     key: str
 
-    @property
-    def lengths(self) -> NDArray[np.int64]:
+    @cached_property
+    def length_E(self) -> NDArray[np.int64]:
         """Frames of each episode, (E,)."""
         return np.diff(self.first)
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """The same as plain numbers, which are quicker one by one."""
+        return self.length_E.tolist()
 
     def task(self, episode: int) -> str:
         """Short name of what the chosen episode number `episode` shows."""
@@ -63,9 +69,9 @@ class PreparedSource:
         rows = self.rows.array
         if self.rates.join == 1:
             return rows
-        after = np.arange(len(rows)) - np.repeat(self.first[:-1], self.lengths * self.rates.rows_per_frame) * self.rates.rows_per_frame
-        length = np.repeat(self.lengths * self.rates.rows_per_frame, self.lengths * self.rates.rows_per_frame)
-        return rows[after <= length - self.rates.join]
+        count = self.length_E * self.rates.rows_per_frame
+        left = np.repeat(np.cumsum(count), count) - np.arange(len(rows))  # rows of the episode from here on
+        return rows[left >= self.rates.join]
 
     def window_images(self, episode: int, frames: NDArray[np.int64], view: int) -> Sequence[NDArray[np.uint8]]:
         """Images (S, S, 3) of frames of a chosen episode; each frame that is asked for is decoded once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from vla_training.datasets.config import CameraAugmentation
 
 Image = NDArray[np.uint8]
+CHANCES = 9  # numbers that one change takes
+LEVELS = np.arange(256.0)
 LUMA = np.array([0.299, 0.587, 0.114])  # of red, green and blue, ITU-R BT.601
 TO_YIQ = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
@@ -30,19 +33,20 @@ class Change:
     colour: NDArray[np.float32] | None
 
 
-def draw_change(config: CameraAugmentation, size: int, rng: np.random.Generator) -> Change:
-    """Draw what happens to the frames (size, size, 3) of one window and camera. Always takes the same number of draws."""
-    down, right = rng.integers(-config.shift_px, config.shift_px + 1, 2)
-    unit = rng.uniform(-1.0, 1.0, 7)
-    side = size * (1.0 - config.crop * (unit[0] + 1) / 2)
-    part = ((size - side) * (unit[1] + 1) / 2, (size - side) * (unit[2] + 1) / 2, side) if config.crop else None
-    gain, contrast = 1.0 + config.brightness * unit[3], 1.0 + config.contrast * unit[4]
+def draw_change(config: CameraAugmentation, size: int, chance: NDArray[np.float64]) -> Change:
+    """What happens to the frames (size, size, 3) of one window and camera. chance: (CHANCES,), each evenly drawn from [0, 1)."""
+    down, right = (math.floor(part * (2 * config.shift_px + 1)) - config.shift_px for part in chance[:2].tolist())
+    cut, top, left, gain, contrast, saturation, hue = chance[2:].tolist()
+    side = size * (1.0 - config.crop * cut)
+    part = ((size - side) * top, (size - side) * left, side) if config.crop else None
+    gain, contrast = _factor(config.brightness, gain), _factor(config.contrast, contrast)
     if config.saturation or config.hue:
-        colour = _colour_matrix(gain, contrast, 1.0 + config.saturation * unit[5], 2 * np.pi * config.hue * unit[6])
-        return Change(int(down), int(right), part, None, colour)
-    levels = (np.arange(256) * gain - 127.5) * contrast + 127.5
-    table = np.clip(levels, 0, 255).astype(np.uint8) if config.brightness or config.contrast else None
-    return Change(int(down), int(right), part, table, None)
+        turn_rad = 2 * np.pi * config.hue * (2 * hue - 1)
+        return Change(down, right, part, None, _colour_matrix(gain, contrast, _factor(config.saturation, saturation), turn_rad))
+    if not (config.brightness or config.contrast):
+        return Change(down, right, part, None, None)
+    levels = LEVELS * (gain * contrast) + 127.5 * (1.0 - contrast)
+    return Change(down, right, part, levels.clip(0, 255).astype(np.uint8), None)
 
 
 def change_image(image: Image, change: Change, out: Image) -> None:
@@ -75,6 +79,11 @@ def _enlarge(image: Image, change: Change, out: Image) -> None:
     matrix = np.array([[scale, 0, left + half - scale * change.right], [0, scale, top + half - scale * change.down]])
     cv2.warpAffine(image, matrix, image.shape[:2], dst=out, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
                    borderMode=cv2.BORDER_REPLICATE)
+
+
+def _factor(reach: float, chance: float) -> float:
+    """Evenly from 1 - reach to 1 + reach."""
+    return 1.0 + reach * (2.0 * chance - 1.0)
 
 
 def _colour_matrix(gain: float, contrast: float, saturation: float, hue_rad: float) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ and resumes. Only the frames of the window are read.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,7 +23,7 @@ from vla_training.datasets.config import Augmentation
 from vla_training.datasets.mixture import Mixture
 from vla_training.datasets.prepared import PreparedSource
 from vla_training.datasets.statistics import Normalizers
-from vla_training.datasets.transforms import Change, change_image, draw_change
+from vla_training.datasets.transforms import CHANCES, Change, change_image, draw_change
 
 # starts drawn this far outside are moved in, so that first and last frames are seen often enough
 EDGE_FRAMES = 2
@@ -95,27 +96,28 @@ class WindowSet(Dataset):
         """The batch of these draws, all of the same window length. Raises: DataError where an image cannot be read."""
         windows = [self.window(draw) for draw in draws]
         length = draws[0].window
-        parts = [self._numbers(window, length) for window in windows]
-        arrays: dict[str, NDArray[Any] | None] = {
-            name: None if parts[0][name] is None else np.stack([part[name] for part in parts]) for name in parts[0]}
         rows = [window.sentence for window in windows]
-        arrays |= {"text_ids_BL": self._texts.ids[rows], "text_mask_BL": self._texts.mask[rows]}
-        return Batch.of(arrays | {"images_BWVSS3": self._images(windows, length)})
+        return Batch.of(self._numbers(windows, length) | {
+            "images_BWVSS3": self._images(windows, length),
+            "text_ids_BL": self._texts.ids[rows],
+            "text_mask_BL": self._texts.mask[rows],
+        })
 
     def window(self, draw: Draw) -> Window:
         """Which window a draw is."""
-        rng = np.random.default_rng([self._seed, draw.step, draw.slot])
-        number, episode = self._mixture.draw(rng)
+        looks = self._model.cameras if self._augmentation is not None else ()
+        chance = np.random.default_rng([self._seed, draw.step, draw.slot]).random(3 + CHANCES * len(looks))
+        number, episode = self._mixture.draw(chance[0])
         source = self._sources[number]
-        last = max(int(source.lengths[episode]) - 1 - (draw.window - 1) * source.rates.stride, 0)
+        last = max(source.lengths[episode] - 1 - (draw.window - 1) * source.rates.stride, 0)
         edge = EDGE_FRAMES if draw.window > 1 else 0
-        start = min(max(int(np.floor(rng.uniform(-edge, last + edge + 1))), 0), last)
+        start = min(max(math.floor(chance[1] * (last + 2 * edge + 1)) - edge, 0), last)
         said = self._texts.rows[number][episode]
-        sentence = said[int(rng.integers(len(said)))]
-        changes = ()
-        if self._augmentation is not None:
-            changes = tuple(draw_change(self._augmentation.of(name), self._model.image_size, rng) for name in self._model.cameras)
-        return Window(number, episode, start, sentence, changes)
+        changes = tuple(
+            draw_change(self._augmentation.of(name), self._model.image_size, chance[3 + CHANCES * view :][:CHANCES])
+            for view, name in enumerate(looks)
+        )
+        return Window(number, episode, start, said[int(chance[2] * len(said))], changes)
 
     def frames_of(self, window: Window, length: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Frames of the episode (W,), and which are real: after the episode's end the last one repeats."""
@@ -124,20 +126,37 @@ class WindowSet(Dataset):
         count = source.lengths[window.episode]
         return np.minimum(frames, count - 1), frames < count
 
-    def _numbers(self, window: Window, length: int) -> dict[str, NDArray[Any] | None]:
-        """All but images and text."""
-        source, rates = self._sources[window.source], self._sources[window.source].rates
-        frames, real = self.frames_of(window, length)
-        first = source.first[window.episode]
-        rows = frames[:, None] * rates.rows_per_frame + np.arange(self._model.action_chunk_size) * rates.join
-        whole = source.lengths[window.episode] * rates.rows_per_frame - rates.join + 1
-        taken = source.rows.array[first * rates.rows_per_frame + np.clip(rows, 0, max(whole - 1, 0))]
-        arm, gripper = self._codecs[window.source].encode(taken)
+    def _numbers(self, windows: Sequence[Window], length: int) -> dict[str, NDArray[Any] | None]:
+        """All but images and text, source by source."""
+        number = np.array([window.source for window in windows])
+        out: dict[str, NDArray[Any] | None] = {}
+        for index in np.unique(number):
+            here = np.flatnonzero(number == index)
+            for name, values in self._numbers_of(index, [windows[i] for i in here], length).items():
+                if len(here) == len(windows) or values is None:
+                    out[name] = values
+                    continue
+                if name not in out:
+                    out[name] = np.empty((len(windows), *values.shape[1:]), values.dtype)
+                out[name][here] = values
+        return out
+
+    def _numbers_of(self, index: int, windows: Sequence[Window], length: int) -> dict[str, NDArray[Any] | None]:
+        """Those of the windows of one source."""
+        source, per_frame, join = self._sources[index], self._sources[index].rates.rows_per_frame, self._sources[index].rates.join
+        episode = [window.episode for window in windows]
+        count, first = (array[episode][:, None] for array in (source.length_E, source.first))
+        frames = np.array([window.start for window in windows])[:, None] + np.arange(length) * source.rates.stride
+        real, frames = frames < count, np.minimum(frames, count - 1)
+        rows = frames[..., None] * per_frame + np.arange(self._model.action_chunk_size) * join
+        whole = (count * per_frame - join + 1)[..., None]
+        within = np.minimum(rows, np.maximum(whole - 1, 0))
+        arm, gripper = self._codecs[index].encode(source.rows.array[first[..., None] * per_frame + within])
         state = source.state.array[first + frames]
-        normalizer = self._normalizers[window.source].state
+        normalizer = self._normalizers[index].state
         place = None if self._place_scale is None else self._place_scale.apply(source.place.array[first + frames])
-        return {"arm_BWKA": arm, "gripper_BWK": gripper, "rows_BWK": (rows < whole) & real[:, None],
-                "state_BWP": np.array(state) if normalizer is None else normalizer.apply(state), "place_BW3": place}
+        return {"arm_BWKA": arm, "gripper_BWK": gripper, "rows_BWK": (rows < whole) & real[..., None],
+                "state_BWP": state if normalizer is None else normalizer.apply(state), "place_BW3": place}
 
     def _images(self, windows: Sequence[Window], length: int) -> NDArray[np.uint8]:
         size, views = self._model.image_size, len(self._model.cameras)
