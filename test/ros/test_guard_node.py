@@ -19,8 +19,9 @@ from std_msgs.msg import Float64MultiArray
 from vla_msgs.msg import SafetyStatus
 
 from vla_policy.action.guard import Guard, GuardState, StopReason
+from vla_policy.messages import chunk_from_msg
 from vla_policy.types import Observation, Pose
-from vla_policy_node.messages import chunk_from_msg, end_of_run_msg, ns_to_stamp
+from vla_policy_node.messages import end_of_run_msg, ns_to_stamp
 
 CENTRE = (0.5, 0.0, 0.3)
 SLOW = [0.005, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]  # 0.1 m/s at 20 rows a second, gripper open

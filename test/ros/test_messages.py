@@ -19,6 +19,7 @@ from rosbags.image import message_to_cvimage
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from vla_msgs.msg import ActionChunk as ActionChunkMsg
 
+from vla_policy import messages as received
 from vla_policy.contract import Camera, RobotContract, load_contract
 from vla_policy.errors import ContractError, ObservationError
 from vla_policy.types import ActionChunk, Command, Pose
@@ -48,12 +49,12 @@ def refusal(error: type[Exception], function: Callable[..., Any], *arguments: An
 
 @given(st.integers(0, 2**31 * 10**9 - 1))
 def test_stamps_are_exact(stamp_ns: int) -> None:
-    assert messages.stamp_to_ns(messages.ns_to_stamp(stamp_ns)) == stamp_ns
+    assert received.stamp_to_ns(messages.ns_to_stamp(stamp_ns)) == stamp_ns
 
 
 @given(st.integers(-(2**31) * 10**9, 2**31 * 10**9 - 1))
 def test_durations_are_exact(duration_ns: int) -> None:
-    assert messages.stamp_to_ns(messages.ns_to_duration(duration_ns)) == duration_ns
+    assert received.stamp_to_ns(messages.ns_to_duration(duration_ns)) == duration_ns
 
 
 def random_image(height: int = 4, width: int = 6) -> np.ndarray:
@@ -65,9 +66,9 @@ def random_image(height: int = 4, width: int = 6) -> np.ndarray:
 def test_an_image_survives_the_wire(view: Callable[[np.ndarray], np.ndarray]) -> None:
     image = view(random_image())
     msg = over_the_wire(messages.array_to_image(image, STAMP_NS, "camera_link"))
-    assert (msg.header.frame_id, messages.stamp_to_ns(msg.header.stamp)) == ("camera_link", STAMP_NS)
+    assert (msg.header.frame_id, received.stamp_to_ns(msg.header.stamp)) == ("camera_link", STAMP_NS)
     assert (msg.width, msg.height, msg.step, msg.encoding) == (6, 4, 18, "rgb8")
-    np.testing.assert_array_equal(messages.image_to_array(msg, CAMERA), image)
+    np.testing.assert_array_equal(received.image_to_array(msg, CAMERA), image)
     np.testing.assert_array_equal(message_to_cvimage(msg), image)
 
 
@@ -75,7 +76,7 @@ def test_a_compressed_image_decodes() -> None:
     image = random_image()
     png = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
     msg = over_the_wire(CompressedImage(format="rgb8; png compressed bgr8", data=array("B", png.tobytes())))
-    np.testing.assert_array_equal(messages.image_to_array(msg, CAMERA), image)
+    np.testing.assert_array_equal(received.image_to_array(msg, CAMERA), image)
 
 
 @pytest.mark.parametrize(("change", "words"), [
@@ -90,7 +91,7 @@ def test_an_image_that_does_not_fit_is_refused(change: dict[str, Any], words: st
     msg = messages.array_to_image(random_image(), STAMP_NS, "")
     for field, value in change.items():
         setattr(msg, field, value)
-    text = refusal(ObservationError, messages.image_to_array, msg, CAMERA)
+    text = refusal(ObservationError, received.image_to_array, msg, CAMERA)
     assert text.startswith("/camera/image: ") and text.count("/camera/image") == 1 and words in text
 
 
@@ -99,7 +100,7 @@ def test_an_image_that_does_not_fit_is_refused(change: dict[str, Any], words: st
     (cv2.imencode(".png", np.zeros((2, 2, 3), np.uint8))[1].tobytes(), "got 2x2, expected 6x4"),
 ])
 def test_a_compressed_image_that_does_not_fit_is_refused(data: bytes, words: str) -> None:
-    text = refusal(ObservationError, messages.image_to_array, CompressedImage(data=array("B", data)), CAMERA)
+    text = refusal(ObservationError, received.image_to_array, CompressedImage(data=array("B", data)), CAMERA)
     assert text.startswith("/camera/image: ") and words in text
 
 
@@ -107,13 +108,13 @@ def test_a_compressed_image_that_does_not_fit_is_refused(data: bytes, words: str
 def test_joints_come_back_in_the_contracts_order(joints: np.ndarray, order: list[int]) -> None:
     names = ["a", "b", "c"]
     sent = messages.array_to_joint_state(joints[list(order)], [names[i] for i in order], STAMP_NS)
-    back = messages.joint_state_to_array(over_the_wire(sent), names, "/joint_states")
+    back = received.joint_state_to_array(over_the_wire(sent), names, "/joint_states")
     assert bits(back) == bits(joints)
 
 
 def test_joints_that_nobody_asked_for_are_left_out() -> None:
     msg = JointState(name=["wheel", "b", "a"], position=[float("nan"), 2.0, 1.0])
-    assert messages.joint_state_to_array(msg, ["a", "b"], "/joint_states").tolist() == [1.0, 2.0]
+    assert received.joint_state_to_array(msg, ["a", "b"], "/joint_states").tolist() == [1.0, 2.0]
 
 
 @pytest.mark.parametrize(("names", "positions", "words"), [
@@ -125,14 +126,14 @@ def test_joints_that_nobody_asked_for_are_left_out() -> None:
 ])
 def test_joints_that_do_not_fit_are_refused(names: list[str], positions: list[float], words: str) -> None:
     msg = JointState(name=names, position=positions)
-    text = refusal(ObservationError, messages.joint_state_to_array, msg, ["a", "b"], "/joint_states")
+    text = refusal(ObservationError, received.joint_state_to_array, msg, ["a", "b"], "/joint_states")
     assert text.startswith("/joint_states: ") and words in text
 
 
 @given(arrays(np.float64, 3, elements=finite), arrays(np.float64, 4, elements=st.floats(0.1, 1.0)))
 def test_a_pose_survives_the_wire(position: np.ndarray, direction: np.ndarray) -> None:
     pose = Pose(position, direction / np.linalg.norm(direction))
-    back = messages.pose_to_pose(over_the_wire(messages.pose_to_msg(pose, STAMP_NS, "base")), "base",
+    back = received.pose_to_pose(over_the_wire(messages.pose_to_msg(pose, STAMP_NS, "base")), "base",
                                  "/tcp_pose")
     assert bits(back.position) == bits(pose.position) and bits(back.quaternion) == bits(pose.quaternion)
 
@@ -148,7 +149,7 @@ def test_a_pose_survives_the_wire(position: np.ndarray, direction: np.ndarray) -
 def test_a_pose_that_does_not_fit_is_refused(frame: str, x: float, w: float, words: str) -> None:
     msg = PoseStamped()
     msg.header.frame_id, msg.pose.position.x, msg.pose.orientation.w = frame, x, w
-    text = refusal(ObservationError, messages.pose_to_pose, msg, "base", "/tcp_pose")
+    text = refusal(ObservationError, received.pose_to_pose, msg, "base", "/tcp_pose")
     assert text.startswith("/tcp_pose: ") and words in text
 
 
@@ -159,7 +160,7 @@ def make_chunk(values: np.ndarray) -> ActionChunk:
 @given(st.integers(1, 10).flatmap(lambda rows: arrays(np.float64, (rows, 7), elements=st.floats(width=64))))
 def test_a_chunk_survives_the_wire_bit_for_bit(values: np.ndarray) -> None:
     chunk = make_chunk(values)
-    back = messages.chunk_from_msg(over_the_wire(messages.chunk_to_msg(chunk, CONTRACT)), CONTRACT)
+    back = received.chunk_from_msg(over_the_wire(messages.chunk_to_msg(chunk, CONTRACT)), CONTRACT)
     assert bits(back.values) == bits(values) and back.values.shape == values.shape
     assert (back.stamp_ns, back.dt_ns, back.execute_rows, back.run_id) == (STAMP_NS, chunk.dt_ns, 1, 7)
 
@@ -173,7 +174,7 @@ def test_a_chunk_bears_names_units_and_frame() -> None:
 def test_the_end_of_a_run_is_an_empty_chunk() -> None:
     msg = over_the_wire(messages.end_of_run_msg(7, STAMP_NS, CONTRACT))
     assert msg.end_of_run and msg.run_id == 7 and not msg.values
-    assert messages.stamp_to_ns(msg.header.stamp) == STAMP_NS
+    assert received.stamp_to_ns(msg.header.stamp) == STAMP_NS
 
 
 @pytest.mark.parametrize(("change", "words"), [
@@ -192,7 +193,7 @@ def test_the_end_of_a_run_is_an_empty_chunk() -> None:
 def test_a_chunk_unlike_the_contract_is_refused(change: Callable[[ActionChunkMsg], Any], words: str) -> None:
     msg = messages.chunk_to_msg(make_chunk(np.zeros((2, 7))), CONTRACT)
     change(msg)
-    text = refusal(ContractError, messages.chunk_from_msg, msg, CONTRACT)
+    text = refusal(ContractError, received.chunk_from_msg, msg, CONTRACT)
     assert text.startswith("action chunk: ") and words in text
 
 
@@ -205,28 +206,28 @@ def test_a_command_survives_the_wire(arm: np.ndarray, gripper: float | None) -> 
     contract = CONTRACT if gripper is not None else without_gripper()
     msg = over_the_wire(messages.command_to_msg(Command(STAMP_NS, arm, gripper), contract, 7, STAMP_NS - 5,
                                                 3))
-    assert (msg.run_id, msg.row, messages.stamp_to_ns(msg.observation_stamp)) == (7, 3, STAMP_NS - 5)
+    assert (msg.run_id, msg.row, received.stamp_to_ns(msg.observation_stamp)) == (7, 3, STAMP_NS - 5)
     assert tuple(msg.names) == contract.command_names and msg.header.frame_id == "base_link"
-    back = messages.command_from_msg(msg, contract)
+    back = received.command_from_msg(msg, contract)
     assert bits(back.arm) == bits(arm) and back.gripper == gripper and back.stamp_ns == STAMP_NS
 
 
 def test_a_command_may_leave_the_gripper_as_it_is() -> None:
     msg = over_the_wire(messages.command_to_msg(Command(STAMP_NS, np.ones(6), None), CONTRACT, 1, 0, 0))
     assert "gripper" not in msg.names and len(msg.units) == len(msg.values) == 6
-    assert messages.command_from_msg(msg, CONTRACT).gripper is None
+    assert received.command_from_msg(msg, CONTRACT).gripper is None
 
 
 def test_a_command_unlike_the_contract_is_refused() -> None:
     msg = messages.command_to_msg(Command(STAMP_NS, np.zeros(6), 1.0), CONTRACT, 1, 0, 0)
-    text = refusal(ContractError, messages.command_from_msg, msg, without_gripper())
+    text = refusal(ContractError, received.command_from_msg, msg, without_gripper())
     assert text.startswith("robot command: names: got ['vx'")
     msg.values = array("d", [0.0])
-    assert "count of values: got 1, expected 7" in refusal(ContractError, messages.command_from_msg, msg,
+    assert "count of values: got 1, expected 7" in refusal(ContractError, received.command_from_msg, msg,
                                                            CONTRACT)
 
 
 def test_messages_are_used_as_they_arrive() -> None:
     msg = Image(width=6, height=4, step=18, encoding="rgb8", data=array("B", bytes(72)))
-    image = messages.image_to_array(msg, CAMERA)
+    image = received.image_to_array(msg, CAMERA)
     assert np.shares_memory(image, np.frombuffer(msg.data, np.uint8))

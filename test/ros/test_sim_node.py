@@ -23,7 +23,8 @@ from vla_msgs.srv import ResetSim
 
 from sim_bridges.registry import make_sim
 from vla_policy.contract import load_contract
-from vla_policy_node.messages import image_to_array, joint_state_to_array, make_header, stamp_to_ns
+from vla_policy.messages import image_to_array, joint_state_to_array, stamp_to_ns
+from vla_policy_node.messages import make_header
 from vla_policy_node.pace import LATCHED, RELIABLE
 
 CONTRACT = ROBOTS / "tabletop.yaml"

@@ -13,8 +13,8 @@ from vla_msgs.msg import GripperCommand
 
 from vla_policy.contract import RobotContract
 from vla_policy.errors import ContractError
+from vla_policy.messages import stamp_to_ns
 from vla_policy.types import NS_PER_S, Command
-from vla_policy_node.messages import stamp_to_ns
 from vla_policy_node.pace import RELIABLE
 
 ArmMessage = TwistStamped | PoseStamped

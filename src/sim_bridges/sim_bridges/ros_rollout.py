@@ -26,9 +26,10 @@ from sim_bridges.rollout import command_rows
 from sim_bridges.sim import CHAIN, NEXT_TASK
 from vla_policy.contract import RobotContract
 from vla_policy.errors import VlaError
+from vla_policy.messages import command_from_msg, image_to_array, stamp_to_ns
 from vla_policy.run import EndReason
 from vla_policy.types import NS_PER_S, seconds_to_ns
-from vla_policy_node.messages import command_from_msg, image_to_array, ns_to_duration, stamp_to_ns
+from vla_policy_node.messages import ns_to_duration
 from vla_policy_node.pace import LATCHED, RECORDED, Pace
 
 READY_TIMEOUT_S = 120.0  # loading a large model takes its time

@@ -21,7 +21,7 @@ from vla_msgs.msg import PolicyStatus, SafetyStatus
 
 from vla_policy.contract import load_contract
 from vla_policy.errors import VlaError
-from vla_policy_node.messages import image_to_array
+from vla_policy.messages import image_to_array
 from vla_policy_node.pace import LATCHED, LATEST_ONLY, RELIABLE
 
 try:

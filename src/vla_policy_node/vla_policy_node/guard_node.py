@@ -26,8 +26,9 @@ from vla_policy.action.guard import Decision, Guard, GuardState, SafetyState, St
 from vla_policy.action.schedule import Blend
 from vla_policy.contract import load_contract
 from vla_policy.errors import ConfigError, ContractError, VlaError, choose
+from vla_policy.messages import chunk_from_msg
 from vla_policy.types import NS_PER_S, Command
-from vla_policy_node.messages import chunk_from_msg, command_to_msg, make_header
+from vla_policy_node.messages import command_to_msg, make_header
 from vla_policy_node.pace import LATCHED, RECORDED, RELIABLE, Pace
 from vla_policy_node.robot_output import RobotOutput
 from vla_policy_node.robot_state import RobotState

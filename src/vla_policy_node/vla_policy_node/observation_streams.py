@@ -10,10 +10,21 @@ from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from vla_policy.contract import RobotContract
-from vla_policy.observation.buffer import JOINTS, POSE, ObservationBuffer, Reason, Sample, camera_channel, channels_of
+from vla_policy.messages import stamp_to_ns
+from vla_policy.observation.buffer import ObservationBuffer, Reason, Sample, channels_of
+from vla_policy.observation.streams import (
+    COMPRESSED_IMAGE,
+    IMAGE,
+    JOINT_STATE,
+    POSE_STAMPED,
+    concerns,
+    decode_sample,
+    message_types,
+)
 from vla_policy.types import Observation
-from vla_policy_node.messages import image_to_array, joint_state_to_array, pose_to_pose, stamp_to_ns
 from vla_policy_node.pace import Pace
+
+KINDS = {IMAGE: Image, COMPRESSED_IMAGE: CompressedImage, JOINT_STATE: JointState, POSE_STAMPED: PoseStamped}
 
 
 class ObservationStreams:
@@ -27,23 +38,12 @@ class ObservationStreams:
         self._on_arrival = on_arrival
         self._complained: dict[str, Reason] = {}
         self._subscriptions = [
-            self._subscribe(CompressedImage if camera.compressed else Image, camera.topic, camera_channel(name))
-            for name, camera in contract.cameras.items()
+            self._subscribe(KINDS[kind], topic, channel) for channel, (topic, kind) in message_types(contract).items()
         ]
-        self._subscriptions.append(self._subscribe(JointState, contract.joints.topic, JOINTS))
-        if contract.pose is not None:
-            self._subscriptions.append(self._subscribe(PoseStamped, contract.pose.topic, POSE))
 
     def decode(self, sample: Sample) -> Observation:
         """Messages to arrays. Raises: ObservationError for what the contract refuses: size, encoding, joint, frame."""
-        contract, payloads = self._contract, sample.payloads
-        images = {name: image_to_array(payloads[camera_channel(name)], camera)
-                  for name, camera in contract.cameras.items()}
-        joints = joint_state_to_array(payloads[JOINTS], contract.joints.names, contract.joints.topic)
-        pose = None
-        if contract.pose is not None:
-            pose = pose_to_pose(payloads[POSE], contract.base_frame, contract.pose.topic)
-        return Observation(sample.asof_ns, images, joints, pose)
+        return decode_sample(self._contract, sample)
 
     def destroy(self) -> None:
         """Unsubscribe."""
@@ -55,8 +55,8 @@ class ObservationStreams:
         return self._node.create_subscription(kind, topic, lambda msg: self._store(channel, msg), self._pace.sensor_qos)
 
     def _store(self, channel: str, msg: Any) -> None:
-        if channel == JOINTS and set(self._contract.joints.names).isdisjoint(msg.name):
-            return  # another device on the same topic, e.g. a gripper's own driver
+        if not concerns(self._contract, channel, msg):
+            return
         now_ns = self._node.get_clock().now().nanoseconds
         rejection = self.buffer.push(channel, stamp_to_ns(msg.header.stamp), msg, now_ns)
         if rejection is None:

@@ -32,10 +32,11 @@ from vla_msgs.msg import EpisodeEvent, PolicyStatus, SafetyStatus
 
 from vla_policy.contract import load_contract
 from vla_policy.errors import VlaError, choose
+from vla_policy.messages import stamp_to_ns
 from vla_policy.run import EndReason, PolicyRun, RunEnd, RunRequest
 from vla_policy.types import ActionChunk
 from vla_policy_node.guard_watch import GuardWatch
-from vla_policy_node.messages import chunk_to_msg, end_of_run_msg, ns_to_duration, stamp_to_ns
+from vla_policy_node.messages import chunk_to_msg, end_of_run_msg, ns_to_duration
 from vla_policy_node.observation_streams import ObservationStreams
 from vla_policy_node.pace import LATCHED, RECORDED, RELIABLE, Pace
 from vla_policy_node.run_status import status_message

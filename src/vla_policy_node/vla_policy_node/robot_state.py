@@ -13,8 +13,8 @@ from sensor_msgs.msg import JointState
 
 from vla_policy.contract import RobotContract
 from vla_policy.errors import ObservationError
+from vla_policy.messages import joint_state_to_array, pose_to_pose, stamp_to_ns
 from vla_policy.types import Observation, Pose
-from vla_policy_node.messages import joint_state_to_array, pose_to_pose, stamp_to_ns
 from vla_policy_node.pace import Pace
 
 

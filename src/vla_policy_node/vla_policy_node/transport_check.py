@@ -26,7 +26,8 @@ from rich.console import Console
 from rich.table import Table
 from sensor_msgs.msg import Image
 
-from vla_policy_node.messages import array_to_image, stamp_to_ns
+from vla_policy.messages import stamp_to_ns
+from vla_policy_node.messages import array_to_image
 
 TOPIC = "/transport_check/image_raw"
 # Best effort as cameras send, but queues deep enough that a frame is lost by the transport or not at all.

@@ -45,6 +45,7 @@ class SourceSpec:
 
     format: name of the reader. rate_hz: frames a second, None where it was not published. cameras: published name -> (height, width) [px],
     with 0 where it is known only after decoding. columns: published name -> Column. fingerprint: hex digest that changes with the files.
+    recorded_with: what the data tells of its robot contract, as `mapping.described` words it; None where it tells nothing.
     """
 
     format: str
@@ -52,6 +53,7 @@ class SourceSpec:
     cameras: Mapping[str, tuple[int, int]]
     columns: Mapping[str, Column]
     fingerprint: str
+    recorded_with: Mapping[str, str] | None = None
 
 
 class EpisodeSource(Protocol):

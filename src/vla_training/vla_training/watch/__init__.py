@@ -1,1 +1,1 @@
-"""Reports of a training run in, what a person sees out: a line, boards, measurements, pictures, a report. For `train`."""
+"""Reports of a training run in, what a person sees of it out: a line, boards, measurements, a report. For `train`."""

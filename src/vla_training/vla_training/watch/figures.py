@@ -5,39 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from numpy.typing import NDArray
 
+from vla_training.plots import COLOURS, INK, LIGHT, picture
 from vla_training.watch.measured import ClosedLoopResult, DrawnEpisode, OpenLoopResult
 from vla_training.watch.points import Point, curve
-
-matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402  (the backend must be chosen first)
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-
-DPI = 130
-INK, PALE = "#1f2933", "#9aa5b1"
-COLOURS = ("#2563eb", "#e4572e", "#0f9d74", "#a855f7", "#d99a06", "#0891b2", "#db2777", "#65a30d")
-STYLE = {
-    "font.size": 9,
-    "axes.edgecolor": PALE,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
-    "grid.color": "#e4e7eb",
-    "grid.linewidth": 0.7,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "lines.linewidth": 1.4,
-}
 
 
 def draw_losses(points: list[Point], path: Path) -> Path | None:
@@ -45,18 +17,18 @@ def draw_losses(points: list[Point], path: Path) -> Path | None:
     parts = _names(points, "loss/")
     if not parts:
         return None
-    figure, axes = _panels(len(parts), columns=min(3, len(parts)))
-    for axis, part in zip(axes, parts, strict=True):
-        steps, values = curve(points, f"loss/{part}")
-        axis.plot(steps, values, color=COLOURS[0], label="training")
-        held_steps, held = curve(points, f"validation/{part}")
-        if held:
-            axis.plot(held_steps, held, "o-", color=COLOURS[1], markersize=3, label="held out")
-        if min(values + held) > 0:
-            axis.set_yscale("log")
-        axis.set(title=part, xlabel="step")
-        axis.legend()
-    return _save(figure, path)
+    with picture(path, len(parts), columns=min(3, len(parts))) as axes:
+        for axis, part in zip(axes, parts, strict=True):
+            steps, values = curve(points, f"loss/{part}")
+            axis.plot(steps, values, color=COLOURS[0], label="training")
+            held_steps, held = curve(points, f"validation/{part}")
+            if held:
+                axis.plot(held_steps, held, "o-", color=COLOURS[1], markersize=3, label="held out")
+            if min(values + held) > 0:
+                axis.set_yscale("log")
+            axis.set(title=part, xlabel="step")
+            axis.legend()
+    return path
 
 
 def draw_rate(points: list[Point], path: Path) -> Path | None:
@@ -75,15 +47,15 @@ def draw_speed(points: list[Point], path: Path) -> Path | None:
 
 def draw_action_errors(result: OpenLoopResult, path: Path) -> Path:
     """Mean absolute action error: over the rows of a chunk, a panel for each dimension."""
-    figure, axes = _panels(len(result.names), columns=4, height=1.9)
-    rows = np.arange(len(result.error_KA))
-    for column, axis in enumerate(axes):
-        axis.bar(rows[: result.execute_rows], result.error_KA[: result.execute_rows, column], color=COLOURS[0])
-        axis.bar(rows[result.execute_rows :], result.error_KA[result.execute_rows :, column], color="#b9cdf8")
-        axis.axhline(result.spread_A[column], color=COLOURS[1], linewidth=1, linestyle="--")
-        axis.set(title=f"{result.names[column]} [{result.units[column]}]", xlabel="row of the chunk")
-        axis.ticklabel_format(axis="y", scilimits=(-2, 3))
-    return _save(figure, path)
+    with picture(path, len(result.names), columns=4, height=1.9) as axes:
+        rows = np.arange(len(result.error_KA))
+        for column, axis in enumerate(axes):
+            axis.bar(rows[: result.execute_rows], result.error_KA[: result.execute_rows, column], color=COLOURS[0])
+            axis.bar(rows[result.execute_rows :], result.error_KA[result.execute_rows :, column], color=LIGHT)
+            axis.axhline(result.spread_A[column], color=COLOURS[1], linewidth=1, linestyle="--")
+            axis.set(title=f"{result.names[column]} [{result.units[column]}]", xlabel="row of the chunk")
+            axis.ticklabel_format(axis="y", scilimits=(-2, 3))
+    return path
 
 
 def draw_error_curve(points: list[Point], path: Path) -> Path | None:
@@ -91,62 +63,47 @@ def draw_error_curve(points: list[Point], path: Path) -> Path | None:
     names = _names(points, "open_loop/relative/")
     if not names:
         return None
-    figure, (axis,) = _panels(1, columns=1, height=2.6)
-    for name in names:
-        axis.plot(*curve(points, f"open_loop/relative/{name}"), "o-", markersize=3, label=name)
-    axis.plot(*curve(points, "open_loop/relative_error"), color=INK, linewidth=2.4, label="mean")
-    axis.set(xlabel="step", ylabel="action error / spread", ylim=(0, None))
-    axis.legend(ncols=4, loc="upper right")
-    return _save(figure, path)
+    with picture(path, 1, columns=1, height=2.6) as (axis,):
+        for name in names:
+            axis.plot(*curve(points, f"open_loop/relative/{name}"), "o-", markersize=3, label=name)
+        axis.plot(*curve(points, "open_loop/relative_error"), color=INK, linewidth=2.4, label="mean")
+        axis.set(xlabel="step", ylabel="action error / spread", ylim=(0, None))
+        axis.legend(ncols=8, loc="lower left", bbox_to_anchor=(0, 1))
+    return path
 
 
 def draw_trajectory(drawn: DrawnEpisode, names: Sequence[str], units: Sequence[str], path: Path) -> Path:
     """Recorded actions, the actions the policy would have executed, and the tails of its chunks, over time."""
-    figure, axes = _panels(len(names), columns=2, height=1.35)
-    seconds = np.arange(len(drawn.recorded_NA)) * drawn.row_s
-    for column, axis in enumerate(axes):
-        for start, chunk_KA in zip(drawn.starts, drawn.chunks_CKA, strict=True):
-            rows = seconds[start : start + len(chunk_KA)]
-            axis.plot(rows, chunk_KA[: len(rows), column], color="#b9cdf8", linewidth=0.8)
-        axis.plot(seconds, drawn.recorded_NA[:, column], color=INK, linewidth=1.6, label="recorded")
-        axis.plot(seconds, drawn.executed_NA[:, column], color=COLOURS[1], linewidth=1.1, label="predicted")
-        axis.set_title(f"{names[column]} [{units[column]}]")
-        axis.ticklabel_format(axis="y", scilimits=(-3, 3))
-    for axis in axes[-2:]:
-        axis.set_xlabel("s")
-    axes[0].legend(ncols=2, loc="best")
-    return _save(figure, path)
+    with picture(path, len(names), columns=2, height=1.35) as axes:
+        seconds = np.arange(len(drawn.recorded_NA)) * drawn.row_s
+        for column, axis in enumerate(axes):
+            for start, chunk_KA in zip(drawn.starts, drawn.chunks_CKA, strict=True):
+                rows = seconds[start : start + len(chunk_KA)]
+                axis.plot(rows, chunk_KA[: len(rows), column], color=LIGHT, linewidth=0.8)
+            axis.plot(seconds, drawn.recorded_NA[:, column], color=INK, linewidth=1.6, label="recorded")
+            axis.plot(seconds, drawn.executed_NA[:, column], color=COLOURS[1], linewidth=1.1, label="predicted")
+            axis.set_title(f"{names[column]} [{units[column]}]")
+            axis.ticklabel_format(axis="y", scilimits=(-3, 3))
+        for axis in axes[-2:]:
+            axis.set_xlabel("s")
+        axes[0].legend(ncols=2, loc="best")
+    return path
 
 
 def draw_success(results: list[ClosedLoopResult], path: Path) -> Path | None:
     """Success in the simulator over the steps, with its 95 % interval."""
     if not results:
         return None
-    figure, (axis,) = _panels(1, columns=1, height=2.6)
-    steps = [result.step for result in results]
-    rates = np.array([result.success_rate for result in results])
-    low, high = np.array([result.interval_95 for result in results]).T
-    axis.errorbar(steps, 100 * rates, 100 * np.array([rates - low, high - rates]).clip(0), fmt="o-", color=COLOURS[2],
-                  capsize=3, markersize=4, label=f"{results[-1].sim}, 95 % interval")
-    axis.set(xlabel="step", ylabel="success [%]", ylim=(-2, 102))
-    axis.legend(loc="lower right")
-    return _save(figure, path)
-
-
-def draw_histograms(columns: Sequence[tuple[str, NDArray[np.float64]]], path: Path) -> Path | None:
-    """A histogram for each (title, values), with the 1st and 99th percentile marked; counts on a log scale."""
-    if not columns:
-        return None
-    figure, axes = _panels(len(columns), columns=4, height=1.7)
-    for axis, (title, values) in zip(axes, columns, strict=True):
-        finite = values[np.isfinite(values)]
-        if len(finite):
-            axis.hist(finite, bins=60, color=COLOURS[0], log=True)
-            for edge in np.percentile(finite, (1, 99)):
-                axis.axvline(edge, color=COLOURS[1], linewidth=1, linestyle="--")
-        axis.set_title(title)
-        axis.ticklabel_format(axis="x", scilimits=(-3, 4))
-    return _save(figure, path)
+    with picture(path, 1, columns=1, height=2.6) as (axis,):
+        steps = [result.step for result in results]
+        rates = np.array([result.success_rate for result in results])
+        low, high = np.array([result.interval_95 for result in results]).T
+        reach = 100 * np.array([rates - low, high - rates]).clip(0)
+        label = f"{results[-1].sim}, 95 % interval"
+        axis.errorbar(steps, 100 * rates, reach, fmt="o-", color=COLOURS[2], capsize=3, markersize=4, label=label)
+        axis.set(xlabel="step", ylabel="success [%]", ylim=(-2, 102))
+        axis.legend(loc="lower right")
+    return path
 
 
 def _names(points: list[Point], prefix: str) -> list[str]:
@@ -160,29 +117,9 @@ def _draw_curves(points: list[Point], path: Path, wanted: Sequence[tuple[str, st
     curves = [(title, scale, steps, values) for title, scale, steps, values in curves if values]
     if not curves:
         return None
-    figure, axes = _panels(len(curves), columns=len(curves))
-    for axis, (title, scale, steps, values) in zip(axes, curves, strict=True):
-        axis.plot(steps, scale * np.array(values), color=COLOURS[0])
-        axis.set(title=title, xlabel="step", ylim=(0, None))
-        axis.ticklabel_format(axis="y", scilimits=(-3, 5))
-    return _save(figure, path)
-
-
-def _panels(count: int, columns: int, height: float = 2.3) -> tuple[Figure, list[Axes]]:
-    """`count` axes in rows of `columns`, `height` inches each, 10 inches wide."""
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    with pyplot.rc_context(STYLE):
-        figure, grid = pyplot.subplots(
-            rows, columns, figsize=(10, rows * height + 0.4), squeeze=False, layout="constrained"
-        )
-    for axis in grid.flat[count:]:
-        axis.remove()
-    return figure, list(grid.flat[:count])
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI)
-    pyplot.close(figure)
+    with picture(path, len(curves), columns=len(curves)) as axes:
+        for axis, (title, scale, steps, values) in zip(axes, curves, strict=True):
+            axis.plot(steps, scale * np.array(values), color=COLOURS[0])
+            axis.set(title=title, xlabel="step", ylim=(0, None))
+            axis.ticklabel_format(axis="y", scilimits=(-3, 5))
     return path

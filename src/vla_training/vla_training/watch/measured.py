@@ -35,9 +35,9 @@ class DrawnEpisode:
 class OpenLoopResult:
     """How far the actions of a policy lie from recorded ones, in contract units.
 
-    names, units: of the A dimensions. error_KA: mean absolute error of row k of a chunk, NaN where no row k was recorded.
-    spread_A: standard deviation of the recorded actions; a policy that always says their mean has an error near it.
-    execute_rows: rows of a chunk that are executed. episodes, chunks: how many were compared.
+    names, units: of the A dimensions. error_KA: mean absolute error of row k of a chunk, NaN where no row k
+    was recorded. spread_A: standard deviation of the recorded actions; a policy that always says their mean has an
+    error near it. execute_rows: rows of a chunk that are executed. episodes, chunks: how many were compared.
     """
 
     names: tuple[str, ...]
@@ -61,7 +61,7 @@ class OpenLoopResult:
         return self.error_KA / spread_A
 
     def scalars(self) -> dict[str, float]:
-        """Values for curves: the error of each dimension in its unit and relative to the spread, the mean of each row."""
+        """Values for curves: errors by dimension, in its unit and relative to its spread; the mean of each row."""
         relative_A = np.nanmean(self.relative_KA[: self.execute_rows], axis=0)
         rows_K = np.nanmean(self.relative_KA, axis=1)
         values = {f"open_loop/error/{name}": value for name, value in zip(self.names, self.error_A, strict=True)}

@@ -18,7 +18,7 @@ COLUMNS = ("step", "minutes", "name", "value")
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Values at one step. minutes: of training, over all resumes. Names are paths: `loss/pose`, `speed/samples_per_s`."""
+    """Values at one step, named by paths: `loss/pose`, `speed/samples_per_s`. minutes: of training, all resumes."""
 
     step: int
     minutes: float

@@ -49,7 +49,8 @@ def write_report(output: Path) -> Path:
     ]
     subtitle = _subtitle(facts, points)
     path = output / "report.html"
-    write_page(path, f"Training run {output.resolve().name}", subtitle, _tiles(points, open_loop, closed_loop), sections)
+    tiles = list(_tiles(points, open_loop, closed_loop))
+    write_page(path, f"Training run {output.resolve().name}", subtitle, tiles, sections)
     return path
 
 
@@ -64,7 +65,8 @@ def _subtitle(facts: Mapping[str, Any], points: list[Point]) -> str:
     words = REASONS.get(end.get("reason", ""), "under way, or ended without a word")
     step = end.get("step", points[-1].step if points else 0)
     minutes = end.get("minutes", points[-1].minutes if points else 0.0)
-    return f"{words} after {step} steps and {minutes:.1f} minutes of training · {facts.get('command', {}).get('date', '')}"
+    date = facts.get("command", {}).get("date", "")
+    return f"{words} after {step} steps and {minutes:.1f} minutes of training · {date}"
 
 
 def _tiles(
@@ -94,7 +96,7 @@ def _tiles(
 def _learning(points: list[Point], curves: Path) -> Section:
     return _section(
         "Learning",
-        "Each part of the loss in training, a mean over some steps, and on held-out episodes with the averaged weights.",
+        "Each part of the loss: in training, a mean over some steps; on held-out episodes, with the averaged weights.",
         [figures.draw_losses(points, curves / "losses.png"), figures.draw_rate(points, curves / "learning_rate.png")],
     )
 
@@ -141,8 +143,8 @@ def _closed_loop(results: list[ClosedLoopResult], curves: Path) -> Iterator[Sect
          for task in tasks],
     )
     success = figures.draw_success(results, curves / "success.png")
-    yield Section("Closed loop: success in the simulator",
-                  "Episodes played by the bundle of that step, in a process beside the training.", [(success, "")], table)
+    text = "Episodes played by the bundle of that step, in a process beside the training."
+    yield Section("Closed loop: success in the simulator", text, [(success, "")], table)
 
 
 def _section(title: str, text: str, pictures: Sequence[Path | None]) -> Section:

@@ -40,8 +40,8 @@ class Watcher:
         open_loop: MeasureOpenLoop | None = None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        """facts: what the report tells of the run: `config`, `data`, `command`, `machine`. open_loop: measures the model
-        with averaged weights, None where no episode is held out. stopped: whether a person wants the run to end.
+        """facts: what the report tells of the run: `config`, `data`, `command`, `machine`. open_loop: measures the
+        model with averaged weights, None where no episode is held out. stopped: whether a person wants the run to end.
 
         Raises: ConfigError for a board or simulator that is not there.
         """

@@ -1,0 +1,45 @@
+"""The fine-tuning benchmark: twins run on the CPU in every mode that needs no GPU; without a GPU it says so."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vla_policy.models import published_parameters
+from vla_training import bench_finetune
+from vla_training.bench_finetune import VOCABULARY, main, model_config
+
+QUICK = ["--twin", "--steps", "1", "--warmup", "0", "--batch-size", "1", "--window", "2"]
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.mark.parametrize("backbone", ["kosmos", "tiny"])
+def test_a_twin_runs_in_every_mode(backbone: str, capsys: pytest.CaptureFixture[str]) -> None:
+    modes = ["full", "freeze-vision", "lora"]
+    assert main([*QUICK, "--backbone", backbone, "--activation-checkpointing", "--mode", *modes]) == 0
+    shown = capsys.readouterr().out
+    assert all(mode in shown for mode in modes) and "no figures of the model" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [
+    ([], "torch sees no NVIDIA GPU here"),
+    ([*QUICK, "--backbone", "kosmoss"], "did you mean 'kosmos'"),
+    ([*QUICK, "--mode", "qlora"], "adapt.lora.four_bit"),
+])
+def test_what_cannot_run_is_refused_in_one_line(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 1
+    assert expected in capsys.readouterr().out
+
+
+def test_the_model_has_its_published_size() -> None:
+    with torch.device("meta"):
+        model = bench_finetune.build_model(
+            model_config("kosmos", window=8, twin=False),
+            bench_finetune.load_contract(bench_finetune.find_contract("tabletop")), VOCABULARY)
+    assert sum(weight.numel() for weight in model.backbone.parameters()) == published_parameters("kosmos")
