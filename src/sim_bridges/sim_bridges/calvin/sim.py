@@ -17,7 +17,7 @@ from sim_bridges.calvin.actions import absolute_action, quaternion_from_euler, r
 from sim_bridges.calvin.conditions import TASKS
 from sim_bridges.calvin.sequences import SEQUENCES, sequences
 from sim_bridges.calvin.starts import Start, benchmark_start, draw_start
-from sim_bridges.calvin.world import World, open_world
+from sim_bridges.calvin.world import World, close_table, open_world
 from sim_bridges.chains import Chain, Step
 from sim_bridges.sim import Episode
 from vla_policy.contract import ActionKind, RobotContract
@@ -188,7 +188,7 @@ class CalvinSim:
     def close(self) -> None:
         """End the physics client. The sim cannot be used afterwards."""
         if self._world is not None:
-            self._world.table.close()
+            close_table(self._world.table)
             self._world = None
         self._task, self._cameras = None, {}
 

@@ -27,10 +27,11 @@ PACKAGES = "pybullet==3.2.7 gym hydra-core hydra-colorlog numpy-quaternion gitpy
 class PlayTable(Protocol):
     """What is used of calvin_env's PlayTableSimEnv.
 
-    robot: target_pos, target_orn (Euler), max_rel_pos, max_rel_orn, the two magic_scaling_factors, gripper_action.
+    cid: number of the physics client. robot: target_pos, target_orn (Euler), max_rel_pos, max_rel_orn, the two magic_scaling_factors, gripper_action.
     scene: movable_objects with their names, surfaces. cameras: each with a name and render() -> (rgb, depth).
     """
 
+    cid: int
     cameras: list[Any]
     robot: Any
     scene: Any
@@ -122,6 +123,12 @@ def import_genuine(checkout: Checkout) -> GenuineModules:
         raise ConfigError("pybullet: got one that was built without numpy, expected the wheel: "
                           "pip install --force-reinstall --only-binary :all: pybullet==3.2.7")
     return GenuineModules(hydra, omegaconf, play_table_env, pybullet)
+
+
+def close_table(table: PlayTable) -> None:
+    """End its physics client, once: the table would end it again when it is collected, and fail."""
+    table.close()
+    table.cid = -1
 
 
 def _build_table(modules: GenuineModules, checkout: Checkout, scene: str) -> PlayTable:
