@@ -1,6 +1,6 @@
-"""Nothing but genuine.json in, a stand-in for CALVIN's table, oracle and sentences out: the World of the fast tests.
+"""Nothing but calvin_genuine.json in, a stand-in for CALVIN's table, oracle and sentences out: the World of the fast tests.
 
-`DoubleTable` has the shapes, types and info keys that record.py found in the genuine environment; test_genuine.py
+`DoubleTable` has the shapes, types and info keys that record_calvin.py found in the genuine environment; test_calvin_genuine.py
 holds both to the same record. Its physics is none: the tool is where it was told to go, a closed gripper takes along
 the block between the fingers, the button lights the LED. `DoubleOracle` calls any task done once the tool has risen
 by RISE_M since the task began, so that a policy can get through a whole chain.
@@ -23,12 +23,11 @@ from sim_bridges.calvin.world import World
 from vla_policy.action.rotation_forms import rotation_as
 from vla_policy.contract import RobotContract
 
-RECORD = json.loads(Path(__file__).with_name("genuine.json").read_text())
+RECORD = json.loads(Path(__file__).with_name("calvin_genuine.json").read_text())
 RISE_M = 0.05
 ROBOT_UID, TABLE_UID = 0, 5
 OPEN_WIDTH_M = 0.08
 REACH_M = 0.02  # how near a block the tool must close to take it
-LED = 5
 
 
 class DoubleCamera:

@@ -1,6 +1,6 @@
-"""CALVIN_ROOT in, genuine.json out: what the double and the tests hold the bridge to, recorded from genuine CALVIN.
+"""CALVIN_ROOT in, calvin_genuine.json out: what the double and the tests hold the bridge to, recorded from genuine CALVIN.
 
-`CALVIN_ROOT=DIR python test/sim_bridges/calvin/record.py` (about two minutes: CALVIN draws its own sequences).
+`CALVIN_ROOT=DIR python test/sim_bridges/calvin/record_calvin.py` (about two minutes: CALVIN draws its own sequences).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sim_bridges.calvin.checkout import find_checkout
 from sim_bridges.calvin.states import fnv0_32
 from sim_bridges.calvin.world import close_table, open_checkout
 
-FIXTURE = Path(__file__).with_name("genuine.json")
+FIXTURE = Path(__file__).with_name("calvin_genuine.json")
 RECORDED_SEQUENCES = 100
 STEPS = 60
 
@@ -80,7 +80,7 @@ def record_table(root: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write genuine.json."""
+    """Write calvin_genuine.json."""
     root = find_checkout().root
     sampler, start_numbers = genuine_benchmark(root)
     sequences = sampler.get_sequences(1000, num_workers=2)
