@@ -63,7 +63,8 @@ class CommandIntake:
             return None
         if max_age_s and now_ns - arrived_ns > max_age_s * NS_PER_S:
             return None
-        return Command(stamp_to_ns(arm.header.stamp), _arm_values(arm), gripper.opening if gripper is not None else None)
+        opening = gripper.opening if gripper is not None else None
+        return Command(stamp_to_ns(arm.header.stamp), _arm_values(arm), opening)
 
     def clear(self) -> None:
         """Forget what arrived; the scene it was meant for is gone."""

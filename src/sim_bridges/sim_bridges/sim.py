@@ -8,7 +8,6 @@ from typing import Protocol
 from sim_bridges.chains import Chain
 from vla_policy.types import Command, Observation
 
-
 # Names that the reset of a simulator's node understands besides tasks, for a `ChainSim`: the chain of the seed, and its
 # next task without a reset.
 CHAIN, NEXT_TASK = "chain", "chain/next"

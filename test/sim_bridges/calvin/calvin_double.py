@@ -1,9 +1,9 @@
-"""Nothing but calvin_genuine.json in, a stand-in for CALVIN's table, oracle and sentences out: the World of the fast tests.
+"""Nothing but calvin_genuine.json in, a stand-in for CALVIN's table, oracle and sentences out: the tests' World.
 
-`DoubleTable` has the shapes, types and info keys that record_calvin.py found in the genuine environment; test_calvin_genuine.py
-holds both to the same record. Its physics is none: the tool is where it was told to go, a closed gripper takes along
-the block between the fingers, the button lights the LED. `DoubleOracle` calls any task done once the tool has risen
-by RISE_M since the task began, so that a policy can get through a whole chain.
+`DoubleTable` has the shapes, types and info keys that record_calvin.py found in the genuine environment;
+test_calvin_genuine.py holds both to the same record. Its physics is none: the tool is where it was told to go, and a
+closed gripper takes along the block between the fingers. `DoubleOracle` calls any task done once the tool is FAR_M
+from where the task began, so that a policy can get through a whole chain.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vla_policy.action.rotation_forms import rotation_as
 from vla_policy.contract import RobotContract
 
 RECORD = json.loads(Path(__file__).with_name("calvin_genuine.json").read_text())
-RISE_M = 0.05
+FAR_M = 0.05
 ROBOT_UID, TABLE_UID = 0, 5
 OPEN_WIDTH_M = 0.08
 REACH_M = 0.02  # how near a block the tool must close to take it
@@ -146,13 +146,13 @@ class DoubleTable:
 
 
 class DoubleOracle:
-    """Any task is done when the tool has risen by RISE_M."""
+    """Any task is done when the tool is FAR_M from where it was."""
 
     def get_task_info_for_set(self, start_info: dict[str, Any], end_info: dict[str, Any],
                               task_filter: set[str]) -> set[str]:
         """The filter, or nothing."""
-        rise_m = end_info["robot_info"]["tcp_pos"][2] - start_info["robot_info"]["tcp_pos"][2]
-        return set(task_filter) if rise_m > RISE_M else set()
+        start, end = (np.array(info["robot_info"]["tcp_pos"]) for info in (start_info, end_info))
+        return set(task_filter) if np.linalg.norm(end - start) > FAR_M else set()
 
 
 def open_double() -> World:

@@ -1,4 +1,4 @@
-"""CALVIN_ROOT in, calvin_genuine.json out: what the double and the tests hold the bridge to, recorded from genuine CALVIN.
+"""CALVIN_ROOT in, calvin_genuine.json out: what genuine CALVIN is like, which the double and the tests hold to.
 
 `CALVIN_ROOT=DIR python test/sim_bridges/calvin/record_calvin.py` (about two minutes: CALVIN draws its own sequences).
 """

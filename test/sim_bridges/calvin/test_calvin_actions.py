@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sim_bridges.calvin.actions import absolute_action, euler_step, gripper_action, quaternion_from_euler, relative_action
+from sim_bridges.calvin import actions
+from sim_bridges.calvin.actions import euler_step, quaternion_from_euler, relative_action
 from vla_policy.action.rotation import rotate
 
 PERIOD_S = 1 / 30
@@ -52,10 +53,10 @@ def test_targets_beyond_half_a_turn_go_on_without_a_leap() -> None:
 
 
 def test_the_gripper_is_open_from_one_half() -> None:
-    assert [gripper_action(opening) for opening in (0.0, 0.49, 0.5, 1.0)] == [-1, -1, 1, 1]
+    assert [actions.gripper_action(opening) for opening in (0.0, 0.49, 0.5, 1.0)] == [-1, -1, 1, 1]
 
 
 def test_an_absolute_action_is_the_pose_itself() -> None:
     pose = np.array([0.1, 0.2, 0.3, 1.0, 0.0, 0.0, 0.0])
-    position, quaternion, gripper = absolute_action(pose, 0.0)
+    position, quaternion, gripper = actions.absolute_action(pose, 0.0)
     assert position.tolist() == [0.1, 0.2, 0.3] and quaternion.tolist() == [1.0, 0.0, 0.0, 0.0] and gripper == -1

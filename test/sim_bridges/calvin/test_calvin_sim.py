@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import yaml
-from calvin_double import RECORD, RISE_M, DoubleTable, double_sim, open_double
+from calvin_double import RECORD, FAR_M, DoubleTable, double_sim, open_double
 
 from sim_bridges.calvin.conditions import RULES, TASKS
 from sim_bridges.calvin.sequences import sequences
@@ -189,7 +189,7 @@ def test_a_chain_goes_on_where_the_last_task_ended_and_stops_at_the_first_failur
     assert [episode.steps for episode in result.episodes][2] == TASK_STEPS
     assert policy.instructions == [step.task.replace("_", " ") for step in result.chain.steps[:3]]
     rise_m = sim.robot_obs[2] - RECORD["robot_obs"][2]
-    assert rise_m == pytest.approx(2 * RISE_M, abs=0.005) and table_of(sim).loads == 1
+    assert rise_m == pytest.approx(2 * FAR_M, abs=0.005) and table_of(sim).loads == 1
     assert summarise_chains([result])["average_length"] == 2.0
 
 

@@ -16,7 +16,7 @@ SHELVES = ("slider_right", "slider_left")  # where a block can lie besides the t
 # What a scene can begin with, by key; the last value changes fastest.
 START_VALUES: dict[str, tuple[int | str, ...]] = {
     "led": (0, 1), "lightbulb": (0, 1), "slider": ("right", "left"), "drawer": ("closed", "open"),
-    **{block: ("table", *SHELVES) for block in BLOCKS}, "grasped": (0,)}
+    **dict.fromkeys(BLOCKS, ("table", *SHELVES)), "grasped": (0,)}
 KEYS = tuple(START_VALUES)
 
 

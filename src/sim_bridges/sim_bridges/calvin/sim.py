@@ -107,7 +107,10 @@ class CalvinSim:
         return self._info
 
     def reset(self, task: str, seed: int) -> Episode:
-        """A scene in which `task` can be done. Raises: VlaError for an unknown task, naming the nearest, or a seed < 0."""
+        """A scene in which `task` can be done.
+
+        Raises: VlaError for an unknown task, naming the nearest, or a negative seed.
+        """
         self._check_task(task)
         _check_seed(seed)
         self._chain = None

@@ -27,8 +27,9 @@ PACKAGES = "pybullet==3.2.7 gym hydra-core hydra-colorlog numpy-quaternion gitpy
 class PlayTable(Protocol):
     """What is used of calvin_env's PlayTableSimEnv.
 
-    cid: number of the physics client. robot: target_pos, target_orn (Euler), max_rel_pos, max_rel_orn, the two magic_scaling_factors, gripper_action.
-    scene: movable_objects with their names, surfaces. cameras: each with a name and render() -> (rgb, depth).
+    cid: number of the physics client. robot: target_pos, target_orn (Euler), max_rel_pos, max_rel_orn, the two
+    magic_scaling_factors, gripper_action. scene: movable_objects with their names, surfaces. cameras: each with a name
+    and render() -> (rgb, depth).
     """
 
     cid: int
