@@ -154,8 +154,8 @@ def test_episodes_are_played_told_and_written(launch: Callable[..., Spawned], tm
     assert (row["task"], row["seed"]) == ("press_button", 5)
     assert row["reason"] in ("TIME_LIMIT", "SUCCEEDED")
     assert summary["latency_ms"]["model"]["count"] > 0
-    with np.load(tmp_path / "commands.npz") as commands:
-        assert len(commands["press_button/5"]) == row["steps"] > 0
+    with np.load(tmp_path / "commands" / "press_button" / "5.npz") as commands:
+        assert len(commands["0.commands"]) == row["steps"] > 0
     assert {path.name for path in tmp_path.glob("*.png")} == {"commands.png", "latencies.png"}
     assert (tmp_path / "episodes.mp4").stat().st_size > 10_000
     assert row["instruction"] in process.output

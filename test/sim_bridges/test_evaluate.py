@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from bundles import write_bundle
 
-from sim_bridges.evaluate import FIRST_SEED, Plan, evaluate, main, parse_arguments
+from sim_bridges.evaluate import evaluate, main, parse_arguments
+from sim_bridges.evaluation.trials import episode_trials
+from sim_bridges.registry import UNSEEN_SEED
 from sim_bridges.tabletop.scene import BLOCKS
 from sim_bridges.tabletop.tasks import TASKS
 from vla_policy.errors import ConfigError
@@ -30,18 +32,18 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_episodes_go_round_the_tasks_and_then_to_the_next_seed() -> None:
-    plan = Plan.make(KNOWN, "all", episodes=5, per_task=None, seed=7)
-    assert plan.episodes == (("lift", 7), ("open", 7), ("press", 7), ("lift", 8), ("open", 8))
+    trials = episode_trials(KNOWN, "all", episodes=5, per_task=None, seed=7)
+    assert [trial.name for trial in trials] == ["lift/7", "open/7", "press/7", "lift/8", "open/8"]
 
 
 def test_as_many_of_each_of_the_chosen_tasks() -> None:
-    plan = Plan.make(KNOWN, "press, lift", episodes=10, per_task=2, seed=0)
-    assert plan.episodes == (("press", 0), ("lift", 0), ("press", 1), ("lift", 1))
+    trials = episode_trials(KNOWN, "press, lift", episodes=10, per_task=2, seed=0)
+    assert [trial.name for trial in trials] == ["press/0", "lift/0", "press/1", "lift/1"]
 
 
 def test_an_unknown_task_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match="--tasks: got 'pres'; did you mean 'press'"):
-        Plan.make(KNOWN, "lift,pres", 1, None, 0)
+        episode_trials(KNOWN, "lift,pres", 1, None, 0)
 
 
 # ---- the command line -------------------------------------------------------------------------------------------
@@ -49,7 +51,7 @@ def test_an_unknown_task_is_refused_by_name() -> None:
 
 def test_defaults_play_unseen_seeds_in_process() -> None:
     options = parse_arguments([])
-    assert (options.over, options.seed, options.episodes, options.per_task) == ("process", FIRST_SEED, 10, None)
+    assert (options.over, options.seed, options.episodes, options.per_task) == ("process", UNSEEN_SEED, 10, None)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +64,9 @@ def test_defaults_play_unseen_seeds_in_process() -> None:
         (["--sim", "nonsense"], "nonsense"),
         (["--video", "--over", "ros"], "--output DIR"),
         (["--video", "--output", "x"], "--over ros"),
+        (["--films"], "--output DIR"),
+        (["--over", "ros", "--control", "grey"], "--control"),
+        (["--chains", "2", "--per-task", "2"], "not allowed with"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,16 +120,36 @@ def test_two_workers_play_what_one_plays_and_all_is_written(bundle: Path, tmp_pa
         assert (one.task, one.seed, one.reason) == (other.task, other.seed, other.reason)
         assert np.array_equal(one.commands, other.commands) and one.commands.any()
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "summary.json",
-        "commands.npz",
-        "commands.png",
-        "latencies.png",
+        *("run.json", "trials.jsonl", "commands"),
+        *("results.json", "report.md", "report.html", "summary.json", "commands.png", "latencies.png"),
     }
     summary = json.loads(extra.read_text())
     assert summary == json.loads((tmp_path / "out" / "summary.json").read_text())
     assert [row["steps"] for row in summary["rows"]] == [result.steps for result in alone]
-    with np.load(tmp_path / "out" / "commands.npz") as commands:
-        assert np.array_equal(commands["lift_red_block/4"], alone[1].commands)
+    with np.load(tmp_path / "out" / "commands" / "lift_red_block" / "4.npz") as commands:
+        assert np.array_equal(commands["0.commands"], alone[1].commands)
+
+
+def test_an_evaluation_is_gone_on_with(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = ("--output", str(tmp_path / "out"), "--films")
+    whole = evaluate(parse_arguments(options_for(bundle, *output)))
+    lines = (tmp_path / "out" / "trials.jsonl").read_text().splitlines(keepends=True)
+    before = (tmp_path / "out" / "results.json").read_bytes()
+    (tmp_path / "out" / "trials.jsonl").write_text(lines[0] + lines[2][:30])  # as kill -9 leaves it
+    capsys.readouterr()
+    again = evaluate(parse_arguments(options_for(bundle, *output)))
+    assert "1 of 3 trials are there already" in capsys.readouterr().out
+    assert [r.commands.tobytes() for r in again] == [r.commands.tobytes() for r in whole]
+    assert (tmp_path / "out" / "results.json").read_bytes() == before
+    failed = [f"{r.task}_{r.seed}.mp4" for r in whole if not r.success]
+    assert sorted(path.name for path in (tmp_path / "out" / "failures").iterdir()) == sorted(failed)
+
+
+def test_chains_are_counted_in_a_row(tmp_path: Path) -> None:
+    options = ["--policy", "expert", "--chains", "1", "--seed", "3", "--output", str(tmp_path)]
+    episodes = evaluate(parse_arguments(options))
+    assert len(episodes) == 5 and all(episode.success for episode in episodes)
+    assert json.loads((tmp_path / "results.json").read_text())["chains"]["average_length"] == 5.0
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

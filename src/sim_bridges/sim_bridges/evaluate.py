@@ -1,7 +1,8 @@
-"""A policy bundle and a list of episodes in; live lines, a table, summary.json, a video and plots out.
+"""A policy and a benchmark in; live lines, tables, results.json, a report, films and plots out.
 
-`--over process` plays in this process (and `--workers` copies of it), `--over ros` through the running nodes; in
-lockstep both send the same commands. Use: `ros2 run sim_bridges evaluate --policy tabletop --per-task 25`.
+`--over process` plays in this process, in `--workers` of them, or on a Ray cluster (`--ray`); `--over ros` through the
+running nodes; in lockstep all send the same commands. An --output that was begun before is gone on with.
+Use: `ros2 run sim_bridges evaluate --policy tabletop --per-task 25`, `… --chains 200`.
 """
 
 from __future__ import annotations
@@ -9,98 +10,160 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
-from sim_bridges.evaluate_report import Report
-from sim_bridges.registry import SIMS, make_sim
-from sim_bridges.results import EpisodeResult, summarise
-from sim_bridges.rollout import rollout
+from sim_bridges.evaluation.agents import describe
+from sim_bridges.evaluation.controls import CONTROLS
+from sim_bridges.evaluation.engines import play_here, play_in_processes, play_on_ray
+from sim_bridges.evaluation.player import PlayerSpec
+from sim_bridges.evaluation.report import Report
+from sim_bridges.evaluation.store import ResultStore, in_order
+from sim_bridges.evaluation.trials import CHAIN, Trial, TrialResult, chain_trials, episode_trials
+from sim_bridges.registry import SIMS, find_sim, make_sim
+from sim_bridges.results import EpisodeResult
 from vla_policy.contract import RobotContract, load_contract
-from vla_policy.errors import ConfigError, VlaError, nearest
-from vla_policy.resources import find_contract, find_policy
-
-FIRST_SEED = 1_000_000  # far from any seed that demonstrations are collected with
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Which episodes are played: (task, seed) in order."""
-
-    episodes: tuple[tuple[str, int], ...]
-
-    @classmethod
-    def make(cls, known_tasks: tuple[str, ...], tasks: str, episodes: int | None, per_task: int | None,
-             seed: int) -> Plan:
-        """`episodes` in all, going round the tasks, or `per_task` of each. Raises: ConfigError for an unknown task."""
-        chosen = known_tasks if tasks == "all" else tuple(task.strip() for task in tasks.split(","))
-        for task in chosen:
-            if task not in known_tasks:
-                raise ConfigError(f"--tasks: got '{task}'; {nearest(task, known_tasks)}")
-        count = per_task * len(chosen) if per_task is not None else episodes
-        return cls(tuple((chosen[i % len(chosen)], seed + i // len(chosen)) for i in range(count)))
+from vla_policy.errors import VlaError
+from vla_policy.resources import find_contract
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="evaluate", description="Measure a policy bundle in a simulator.")
-    parser.add_argument("--policy", default="tabletop", help="bundle: a folder or the name of a shipped one")
+    parser = argparse.ArgumentParser(prog="evaluate", description="Measure a policy in a simulator.")
+    _add_what(parser)
+    _add_where(parser)
+    options = parser.parse_args(arguments)
+    entry = find_sim(options.sim)
+    options.seed = entry.first_seed if options.seed is None else options.seed
+    options.time_limit = entry.time_limit_s if options.time_limit is None else options.time_limit
+    if options.video and (options.output is None or options.over != "ros"):
+        parser.error("--video needs cameras that run and a folder: add --over ros --output DIR")
+    if options.films and (options.output is None or options.over == "ros"):
+        parser.error(
+            "--films needs a folder and the policy in a process of its own: add --output DIR, leave out --over ros"
+        )
+    if options.over == "ros" and (options.ray or options.workers > 1 or options.control):
+        parser.error("--ray, --workers and --control are of --over process; over ROS the running nodes play")
+    return options
+
+
+def _add_what(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--policy",
+        default="tabletop",
+        help="bundle (a folder or the name of a shipped one), ws://HOST:PORT of a policy server, expert, random",
+    )
     parser.add_argument("--sim", default="tabletop", choices=sorted(SIMS), help="simulator")
     parser.add_argument("--robot", default=None, help="contract: a file or a name (default: the simulator's)")
-    parser.add_argument("--over", default="process", choices=("process", "ros"),
-                        help="in this process or through the nodes")
-    parser.add_argument("--pace", default="lockstep", choices=("lockstep", "realtime"),
-                        help="pace of the running sim_node")
     parser.add_argument("--tasks", default="all", help="all, or names separated by commas")
     count = parser.add_mutually_exclusive_group()
     count.add_argument("--episodes", type=_count, default=10, help="episodes in all, going round the tasks")
     count.add_argument("--per-task", type=_count, default=None, help="episodes of each task")
-    parser.add_argument("--seed", type=_seed, default=FIRST_SEED, help="first scene seed")
-    parser.add_argument("--time-limit", type=_seconds, default=8.0, help="an episode fails after this sim time [s]")
-    parser.add_argument("--workers", type=_count, default=1, help="processes, for --over process")
+    count.add_argument("--chains", type=_count, default=None, help="chains of five instructions, each until one fails")
+    parser.add_argument(
+        "--seed", type=_seed, default=None, help="first seed of scenes or chains (default: the simulator's)"
+    )
+    parser.add_argument(
+        "--time-limit",
+        type=_seconds,
+        default=None,
+        help="an instruction fails after this sim time [s] (default: the simulator's)",
+    )
+    parser.add_argument(
+        "--control", default=None, choices=sorted(CONTROLS), help="show grey images, or say swapped words"
+    )
+    parser.add_argument(
+        "--split", default=None, help="what the policy was trained on, for the report, as ABC-D of CALVIN"
+    )
+
+
+def _add_where(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--over", default="process", choices=("process", "ros"), help="in this process or through the nodes"
+    )
+    parser.add_argument(
+        "--pace", default="lockstep", choices=("lockstep", "realtime"), help="pace of the running sim_node"
+    )
+    parser.add_argument("--workers", type=_count, default=1, help="processes, or actors of --ray")
+    parser.add_argument("--ray", default=None, metavar="ADDRESS", help="of a Ray cluster's head, auto, or local")
     parser.add_argument("--json", type=Path, default=None, help="where to write summary.json besides --output")
-    parser.add_argument("--output", type=Path, default=None,
-                        help="folder for summary.json, commands.npz, video and plots")
+    parser.add_argument(
+        "--output", type=Path, default=None, help="folder for results, report, plots; gone on with if it is there"
+    )
     parser.add_argument("--video", action="store_true", help="record the cameras (needs --over ros and --output)")
-    options = parser.parse_args(arguments)
-    if options.video and (options.output is None or options.over != "ros"):
-        parser.error("--video needs cameras that run and a folder: add --over ros --output DIR")
-    return options
+    parser.add_argument("--films", action="store_true", help="record the failures (needs --output)")
 
 
 def evaluate(options: argparse.Namespace) -> list[EpisodeResult]:
-    """Play the plan, report each episode as it ends, write the outputs. Raises: VlaError."""
+    """Play what is not played yet, report each trial as it ends, write the outputs; returns all episodes.
+
+    Raises: VlaError.
+    """
     contract = load_contract(find_contract(options.robot or options.sim))
+    trials = _trials(options, contract)
+    run = _run(options, contract)
     with ExitStack() as stack:
-        report = stack.enter_context(Report(contract, options.output, options.json, options.video))
-        if options.over == "ros":
-            play = _over_ros(options, contract, report, stack)
-        else:
-            play = _in_process(options, contract, stack)
-        results = []
-        for result in play:
-            results.append(result)
-            report.episode(result)
-        report.finish(results, summarise(results))
-    return results
+        store = None if options.output is None else ResultStore(options.output, run)
+        found = {} if store is None else store.load()
+        left = [trial for trial in trials if trial.name not in found]
+        report = stack.enter_context(Report(contract, options.output, options.json, options.video, len(trials)))
+        report.already(len(trials) - len(left))
+        for result in _play(options, contract, left, report, stack):
+            found[result.trial.name] = result
+            if store is not None:
+                store.add(result)
+            report.trial(result)
+        ended = in_order(trials, found)
+        report.finish(run, ended)
+    return [episode for result in ended for episode in result.episodes]
 
 
-def _in_process(options: argparse.Namespace, contract: RobotContract, stack: ExitStack) -> Iterator[EpisodeResult]:
-    setup = (options.sim, str(find_policy(options.policy)), contract, options.time_limit)
-    plan = _plan(options, contract)
-    if options.workers == 1:
-        _Worker.prepare(*setup)
-        return map(_Worker.play, plan.episodes)
-    pool = stack.enter_context(ProcessPoolExecutor(options.workers, get_context("spawn"), _Worker.prepare, setup))
-    return pool.map(_Worker.play, plan.episodes)
+def _trials(options: argparse.Namespace, contract: RobotContract) -> tuple[Trial, ...]:
+    if options.chains is not None:
+        return chain_trials(options.chains, options.seed)
+    sim = make_sim(options.sim, contract)
+    try:
+        return episode_trials(sim.tasks, options.tasks, options.episodes, options.per_task, options.seed)
+    finally:
+        sim.close()
 
 
-def _over_ros(options: argparse.Namespace, contract: RobotContract, report: Report,
-              stack: ExitStack) -> Iterator[EpisodeResult]:
+def _run(options: argparse.Namespace, contract: RobotContract) -> dict[str, Any]:
+    """What run.json says: all that decides the results, and nothing else."""
+    policy = {"policy": "of the running nodes"} if options.over == "ros" else describe(options.policy)
+    return {
+        "sim": options.sim,
+        "robot": contract.name,
+        **policy,
+        "split": options.split,
+        "control": options.control,
+        "chains": options.chains is not None,
+        "tasks": options.tasks,
+        "first_seed": options.seed,
+        "time_limit_s": options.time_limit,
+        "pace": options.pace if options.over == "ros" else "lockstep",
+    }
+
+
+def _play(
+    options: argparse.Namespace, contract: RobotContract, trials: Sequence[Trial], report: Report, stack: ExitStack
+) -> Iterator[TrialResult]:
+    if options.over == "ros":
+        return _over_ros(options, contract, trials, report, stack)
+    films = options.output / "failures" if options.films else None
+    spec = PlayerSpec(options.sim, contract, options.policy, options.time_limit, options.control, films)
+    if options.ray is not None:
+        return play_on_ray(spec, trials, options.ray, options.workers)
+    if options.workers > 1:
+        return play_in_processes(spec, trials, options.workers)
+    return play_here(spec, trials)
+
+
+def _over_ros(
+    options: argparse.Namespace, contract: RobotContract, trials: Sequence[Trial], report: Report, stack: ExitStack
+) -> Iterator[TrialResult]:
     import rclpy  # only this way of playing needs ROS
 
     from sim_bridges.ros_rollout import RosRollout
@@ -111,45 +174,13 @@ def _over_ros(options: argparse.Namespace, contract: RobotContract, report: Repo
     player = RosRollout(contract, Pace(options.pace), report.watch if options.video else None)
     stack.callback(player.close)
     player.wait_until_ready()
-    plan = _plan(options, contract)
-    return (player.play(task, seed, options.time_limit) for task, seed in plan.episodes)
-
-
-def _plan(options: argparse.Namespace, contract: RobotContract) -> Plan:
-    sim = make_sim(options.sim, contract)
-    try:
-        return Plan.make(sim.tasks, options.tasks, options.episodes, options.per_task, options.seed)
-    finally:
-        sim.close()
-
-
-class _Worker:
-    """What one process needs to play; built at its first episode, because a pool hides the errors of a set-up."""
-
-    _setup: tuple[str, str, RobotContract, float]
-    _play: Callable[[tuple[str, int]], EpisodeResult] | None = None
-
-    @classmethod
-    def prepare(cls, sim_name: str, bundle: str, contract: RobotContract, time_limit_s: float) -> None:
-        """Keep what `play` needs in this process; nothing is loaded yet. time_limit_s: of one episode."""
-        cls._setup, cls._play = (sim_name, bundle, contract, time_limit_s), None
-
-    @classmethod
-    def play(cls, episode: tuple[str, int]) -> EpisodeResult:
-        """Play one (task, seed) and return its result; the first call builds the sim and loads the policy."""
-        if cls._play is None:
-            cls._play = cls._build(*cls._setup)
-        return cls._play(episode)
-
-    @staticmethod
-    def _build(sim_name: str, bundle: str, contract: RobotContract,
-               time_limit_s: float) -> Callable[[tuple[str, int]], EpisodeResult]:
-        from vla_policy.policy import Policy  # torch; a run over ROS must not load it
-
-        sim = make_sim(sim_name, contract)
-        policy = Policy.load(Path(bundle), robot=contract)
-        policy.warm_up()
-        return lambda episode: rollout(sim, policy, contract, *episode, time_limit_s)
+    chains = make_sim(options.sim, contract) if options.chains is not None else None  # draws them, plays nothing
+    for trial in trials:
+        if trial.task != CHAIN:
+            yield TrialResult(trial, (player.play(trial.task, trial.seed, options.time_limit),))
+            continue
+        chain = player.play_chain(chains.draw_chain(trial.seed), options.time_limit)
+        yield TrialResult.of_chain(trial, chain)
 
 
 def _count(text: str) -> int:

@@ -14,6 +14,9 @@ from sim_bridges.tabletop.motion import Hand, Vector
 from sim_bridges.tabletop.sim import TabletopSim
 from sim_bridges.tabletop.tasks import Family, Goal
 from vla_policy.errors import VlaError
+from vla_policy.types import ActionChunk, Observation, seconds_to_ns
+
+ROW_NS = seconds_to_ns(0.05)  # what a row is meant for
 
 Rule = Callable[[Hand, Goal, Vector], Vector]
 
@@ -31,6 +34,24 @@ class Expert:
     def act(self) -> Vector:
         """The next row, (7,): x y z [m], rotation vector [rad] within 50 ms in base_link; gripper 0 .. 1."""
         return self._rule(self._hand, self._goal, self._start)
+
+
+class ExpertPolicy:
+    """The experts as a policy (`vla_policy.run.SteppedPolicy`) that acts on the sim itself, not on what it observes."""
+
+    period_ns = ROW_NS
+
+    def __init__(self, sim: TabletopSim) -> None:
+        self._sim = sim
+        self.timings: dict[str, float] = {}
+
+    def reset(self, instruction: str) -> None:
+        """Begin the sim's present task; the words are not read. Raises: VlaError when the sim has no task."""
+        self._expert = Expert(self._sim)
+
+    def step(self, observation: Observation, run_id: int = 1) -> ActionChunk:
+        """The next row as a chunk."""
+        return ActionChunk(observation.stamp_ns, ROW_NS, self._expert.act()[None], 1, run_id)
 
 
 _RULES: dict[Family, Rule] = {

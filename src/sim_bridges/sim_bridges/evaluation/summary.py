@@ -1,0 +1,147 @@
+"""Trial results in, results.json and reports in Markdown and HTML out: the same however the trials were shared out."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sim_bridges.chains import summarise_chains
+from sim_bridges.evaluation.trials import CHAIN, TrialResult
+from sim_bridges.results import EpisodeResult, summarise
+
+TIMED = ("latency_ms", "control_rate_hz", "on_time")  # differ from run to run; they stand in summary.json
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}
+table{border-collapse:collapse;margin:1rem 0}td,th{padding:.25rem .8rem;border-bottom:1px solid #ddd;text-align:right}
+td:first-child,th:first-child{text-align:left}img,video{max-width:100%}code{background:#f4f4f4;padding:.1rem .3rem}"""
+
+
+def results(run: Mapping[str, Any], trials: Sequence[TrialResult]) -> dict[str, Any]:
+    """The content of results.json: what was played and what came of it, nothing that time or machine decide."""
+    episodes = [episode for trial in trials for episode in trial.episodes]
+    summary = {key: value for key, value in summarise(episodes).items() if key not in TIMED}
+    summary["rows"] = [_row(episode) for episode in episodes]
+    chains = [trial.chain for trial in trials if trial.trial.task == CHAIN]
+    return {"run": dict(run), **summary, **({"chains": summarise_chains(chains)} if chains else {})}
+
+
+def write_report(folder: Path, found: Mapping[str, Any]) -> None:
+    """Write results.json, report.md and report.html, with the pictures and films that lie in the folder."""
+    (folder / "results.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    tables = _tables(found)
+    (folder / "report.md").write_text(_markdown(found, tables), encoding="utf-8")
+    (folder / "report.html").write_text(_html(folder, found, tables), encoding="utf-8")
+
+
+Table = tuple[str, list[str], list[list[str]]]  # title, headings, rows
+
+
+def _row(episode: EpisodeResult) -> dict[str, Any]:
+    digest = hashlib.sha256(episode.commands.tobytes()).hexdigest()[:16]
+    return {
+        "task": episode.task,
+        "seed": episode.seed,
+        "instruction": episode.instruction,
+        "success": episode.success,
+        "reason": episode.reason,
+        "message": episode.message,
+        "steps": episode.steps,
+        "commands_sha256": digest,
+    }
+
+
+def _tables(found: Mapping[str, Any]) -> list[Table]:
+    tables: list[Table] = []
+    if "chains" in found:
+        chains = found["chains"]
+        rows = [
+            [
+                str(row["instructions"]),
+                f"{row['successes']}/{chains['chains']}",
+                _percent(row["success_rate"]),
+                interval_text(row),
+            ]
+            for row in chains["in_a_row"]
+        ]
+        tables.append(
+            (
+                f"Instructions in a row: {chains['average_length']:.2f} on average over {chains['chains']} chains",
+                ["in a row", "chains", "share", "95 % interval"],
+                rows,
+            )
+        )
+    rows = [
+        [
+            row["task"],
+            f"{row['successes']}/{row['episodes']}",
+            _percent(row["success_rate"]),
+            interval_text(row),
+            "-" if row["mean_steps_of_successes"] is None else f"{row['mean_steps_of_successes']:.0f}",
+        ]
+        for row in found["tasks"]
+    ]
+    rows.append(["all", "", _percent(found["success_rate"]), interval_text(found), ""])
+    tables.append(("Tasks", ["task", "success", "share", "95 % interval", "mean steps"], rows))
+    failed = [
+        [row["task"], str(row["seed"]), row["instruction"], row["reason"].lower(), row["message"]]
+        for row in found["rows"]
+        if not row["success"]
+    ]
+    if failed:
+        tables.append((f"Failures ({len(failed)})", ["task", "seed", "instruction", "end", "why"], failed))
+    return tables
+
+
+def _markdown(found: Mapping[str, Any], tables: Sequence[Table]) -> str:
+    lines = ["# Evaluation", "", *(f"- {key}: {value}" for key, value in found["run"].items()), ""]
+    for title, headings, rows in tables:
+        lines += [f"## {title}", "", _line(headings), _line(["---", *["---:"] * (len(headings) - 1)])]
+        lines += [*(_line(row) for row in rows), ""]
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _html(folder: Path, found: Mapping[str, Any], tables: Sequence[Table]) -> str:
+    parts = [
+        f"<!doctype html><meta charset='utf-8'><title>Evaluation</title><style>{STYLE}</style><h1>Evaluation</h1><ul>"
+    ]
+    parts += [
+        f"<li>{html.escape(key)}: <code>{html.escape(str(value))}</code></li>" for key, value in found["run"].items()
+    ]
+    parts.append("</ul>")
+    for title, headings, rows in tables:
+        parts.append(f"<h2>{html.escape(title)}</h2><table><tr>{_cells('th', headings)}</tr>")
+        parts += [f"<tr>{_cells('td', row)}</tr>" for row in rows]
+        parts.append("</table>")
+    for picture in sorted(folder.glob("*.png")):
+        data = base64.b64encode(picture.read_bytes()).decode()
+        parts.append(f"<h2>{picture.stem}</h2><img alt='{picture.stem}' src='data:image/png;base64,{data}'>")
+    films = sorted((folder / "failures").glob("*.mp4"))
+    if films:
+        parts.append("<h2>Films of failures</h2>")
+        parts += [
+            f"<p>{film.stem}<br><video controls preload='none' src='failures/{film.name}'></video></p>"
+            for film in films
+        ]
+    return "\n".join(parts) + "\n"
+
+
+def _cells(tag: str, cells: Sequence[str]) -> str:
+    return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def interval_text(row: Mapping[str, Any]) -> str:
+    """The 95 % interval of a row, in words."""
+    low, high = row["interval_95"]
+    return f"{100 * low:.0f} to {100 * high:.0f} %"

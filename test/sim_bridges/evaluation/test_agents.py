@@ -1,0 +1,85 @@
+"""Who acts: experts, chance, policy servers, and policies that are blinded or told the opposite."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sim_bridges.evaluation.agents import RandomPolicy, describe, make_policy
+from sim_bridges.evaluation.controls import GreyImages, SwappedWords, swap_words
+from sim_bridges.rollout import rollout
+from sim_bridges.tabletop.sim import TabletopSim
+from vla_policy.contract import load_contract
+from vla_policy.errors import ConfigError, RemoteError
+from vla_policy.resources import find_contract
+from vla_policy.types import ActionChunk, Observation
+
+CONTRACT = load_contract(find_contract("tabletop"))
+
+
+def observation() -> Observation:
+    images = {"static": np.full((4, 4, 3), 7, np.uint8)}
+    return Observation(5, images, np.zeros(8), None)
+
+
+class Listening:
+    """Remembers what it was told and shown."""
+
+    period_ns = 100
+    timings = {"model": 1.0}
+
+    def reset(self, instruction: str) -> None:
+        self.told = instruction
+
+    def step(self, seen: Observation, run_id: int = 1) -> ActionChunk:
+        self.seen = seen
+        return ActionChunk(seen.stamp_ns, 100, np.zeros((1, 7)), 1, run_id)
+
+
+def test_the_expert_is_a_policy_like_any_other() -> None:
+    sim = TabletopSim()
+    expert = make_policy("expert", "tabletop", sim, CONTRACT)
+    assert rollout(sim, expert, CONTRACT, "press_button", 3, 8.0).success
+    sim.close()
+
+
+def test_chance_stays_within_the_limits_and_repeats_by_its_seed() -> None:
+    policy = RandomPolicy(CONTRACT, 3)
+    first = [policy.step(observation()).values for _ in range(50)]
+    policy.reseed(3)
+    np.testing.assert_array_equal(first, [policy.step(observation()).values for _ in range(50)])
+    rows = np.concatenate(first)
+    assert np.linalg.norm(rows[:, :3], axis=1).max() <= CONTRACT.limits.linear_velocity_m_s * 0.05
+    assert set(rows[:, 6]) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("robot", ["so101", "ur5e", "franka"])
+def test_chance_fits_every_action_kind_or_says_why_not(robot: str) -> None:
+    contract = load_contract(find_contract(robot))
+    seen = Observation(0, {}, np.zeros(len(contract.joints.names)), None)
+    assert RandomPolicy(contract).step(seen).values.shape == (4, len(contract.action_names))
+
+
+def test_grey_images_hide_everything() -> None:
+    inner = Listening()
+    policy = GreyImages(inner)
+    policy.reset("lift the red block")
+    policy.step(observation())
+    assert inner.told == "lift the red block" and set(inner.seen.images["static"].ravel()) == {128}
+    assert (policy.period_ns, policy.timings) == (100, {"model": 1.0})
+
+
+def test_swapped_words_are_the_opposite() -> None:
+    inner = Listening()
+    SwappedWords(inner).reset("push the red block to the left")
+    assert inner.told == "push the green block to the right"
+    assert swap_words("open the drawer") == "close the drawer"
+    assert swap_words("press the button") == "press the button"
+
+
+def test_who_cannot_act_is_named() -> None:
+    with pytest.raises(ConfigError, match="got 'tabeltop', expected a path or a name in policies"):
+        describe("tabeltop")
+    with pytest.raises(RemoteError, match="no policy server answered"):
+        make_policy("ws://127.0.0.1:9", "tabletop", None, CONTRACT)
+    assert len(describe("tabletop")["bundle"]) == 8
