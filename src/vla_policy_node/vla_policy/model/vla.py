@@ -18,7 +18,7 @@ from vla_policy.errors import ContractError, nearest
 from vla_policy.model.config import ModelConfig
 from vla_policy.model.formulations.base import Memory, stack_frames
 from vla_policy.model.heads.base import ActionShape, Reading
-from vla_policy.model.heads.losses import ActionTargets, LossWeights, place_loss
+from vla_policy.model.heads.losses import ActionTargets, LossPart, LossWeights, place_loss
 from vla_policy.model.registry import BACKBONES, FORMULATIONS, HEADS, resolve
 from vla_policy.observation.proprioception import proprioception_names
 
@@ -62,8 +62,8 @@ class VLAModel(nn.Module):
         return ModelOutput(arm_BWKA, gripper_BWK, self.grounding(reading.feature).float())
 
     def loss(self, images_BWVSS3: Tensor, state_BWP: Tensor, text_ids_BL: Tensor, text_mask_BL: Tensor,
-             targets: ActionTargets, weights: LossWeights) -> tuple[Tensor, dict[str, Tensor]]:
-        """What training lowers, a scalar, and its parts, not weighed. The inputs are those of `forward`.
+             targets: ActionTargets, weights: LossWeights) -> dict[str, LossPart]:
+        """The parts of what training lowers, not weighed: `weights.total` joins them. The inputs are those of `forward`.
 
         For all heads, also those whose loss needs more than their output (discrete, diffusion, flow). The part
         `place` comes from the same reading; it is there where `targets` has places and `weights` counts them.
@@ -73,7 +73,7 @@ class VLAModel(nn.Module):
         if targets.place_BW3 is not None and weights.grounding_weight:
             guess_BW3 = self.grounding(reading.feature)
             parts["place"] = place_loss(guess_BW3, targets.place_BW3, targets.rows_BWK.any(-1))
-        return weights.total(parts), parts
+        return parts
 
     def ground(self, images_BVSS3: Tensor, state_BP: Tensor, text_ids_BL: Tensor,
                text_mask_BL: Tensor) -> Tensor:

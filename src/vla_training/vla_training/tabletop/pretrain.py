@@ -31,9 +31,9 @@ from vla_policy.model.tokenizer import Tokenizer
 from vla_policy.model.vla import VLAModel, build_model
 from vla_policy.normalizer import Normalizer
 from vla_policy.resources import find_contract
-from vla_training.tabletop.grounding import PlaceScale, Scenes, fit_state, load_scenes, scene_batch
-from vla_training.optimization import AveragedWeights, autocast, learning_rate_at, make_optimizer
 from vla_training.provenance import provenance
+from vla_training.tabletop.grounding import PlaceScale, Scenes, fit_state, load_scenes, scene_batch
+from vla_training.training.optimization import AveragedWeights, autocast, learning_rate_at, make_optimizer
 
 HELD_OUT_SCENES = 256
 REPORT_EVERY = 200
@@ -86,7 +86,7 @@ def pretrain(
     model = start.model if start else build_model(file.model, contract, tokenizer.vocabulary_size)
     average = AveragedWeights(model, 0.998)
     _train(model, average, train_scenes, options, console)
-    model.load_state_dict(average.weights)
+    average.adopt(model)
     error_m = pointing_error_m(model, test_scenes, scale)
     report = {"median_error_m": float(np.median(error_m)), "mean_error_m": float(error_m.mean())}
     console.log(
@@ -143,7 +143,7 @@ def _step(
     batch = scene_batch(scenes, options.batch_size, np.random.default_rng([options.seed, step]))
     with autocast(torch.device("cpu"), options.precision):
         guess = model.ground(*map(torch.from_numpy, batch.inputs))
-    loss = place_loss(guess, torch.from_numpy(batch.place), torch.ones(len(guess), dtype=torch.bool))
+    loss = place_loss(guess, torch.from_numpy(batch.place), torch.ones(len(guess), dtype=torch.bool)).mean
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)

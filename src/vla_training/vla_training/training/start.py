@@ -1,0 +1,72 @@
+"""A config and its data in, what a run begins with out: weights, tokenizer, normalisers; new, grounded, or of a bundle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vla_policy.checkpoint import check_fits, load_bundle
+from vla_policy.contract import RobotContract
+from vla_policy.errors import ConfigError
+from vla_policy.model.config import ModelFile
+from vla_policy.model.registry import BACKBONES, resolve
+from vla_policy.model.tokenizer import Tokenizer
+from vla_policy.model.vla import VLAModel, build_model
+from vla_policy.normalizer import Normalizer
+from vla_training.config import TrainingConfig
+from vla_training.datasets.windows import Demonstrations
+from vla_training.tabletop.grounding import fit_state
+from vla_training.tabletop.pretrain import load_grounding
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a run begins with."""
+
+    model: VLAModel
+    tokenizer: Tokenizer
+    state_normalizer: Normalizer | None
+    action_normalizer: Normalizer
+
+
+def make_start(file: ModelFile, training: TrainingConfig, contract: RobotContract, data: Demonstrations) -> Start:
+    """The bundle or the pre-trained model that the config names, or a fresh model; normalisers it lacks are
+    fitted to the data.
+
+    Raises: BundleError, ConfigError where there is none, ConfigError where it has another model config.
+    """
+    if training.start:
+        bundle = load_bundle(training.start)
+        check_fits(bundle.contract, contract, file.model)
+        _check_same_model(bundle.file, _as_stored(file, bundle.model), training.start)
+        return Start(bundle.model, bundle.tokenizer, bundle.state_normalizer, bundle.action_normalizer)
+    columns = len(contract.action_names) - (1 if contract.action.gripper else 0)
+    action_normalizer = Normalizer.fit(data.actions[:, :columns], contract.action_names[:columns])
+    if training.grounding:
+        grounded = load_grounding(training.grounding)
+        _check_same_model(grounded.file, file, training.grounding)
+        return Start(grounded.model, grounded.tokenizer, grounded.state_normalizer, action_normalizer)
+    tokenizer = resolve(BACKBONES, file.model.backbone, "backbone").tokenizer(file.model, data.instructions)
+    return Start(
+        build_model(file.model, contract, tokenizer.vocabulary_size),
+        tokenizer,
+        fit_state(data.state, contract, file.model),
+        action_normalizer,
+    )
+
+
+def _as_stored(file: ModelFile, model: VLAModel) -> ModelFile:
+    """The file as a bundle holds it: with what its backbone adds."""
+    options = file.model.backbone_options | model.backbone.stored_options()
+    return file.model_copy(update={"model": file.model.model_copy(update={"backbone_options": options})})
+
+
+def _check_same_model(got: ModelFile, expected: ModelFile, where: str) -> None:
+    if got.model != expected.model:
+        changed = [
+            f"{key}: got {value!r}, expected {getattr(expected.model, key)!r}"
+            for key, value in got.model
+            if value != getattr(expected.model, key)
+        ]
+        raise ConfigError(
+            f"{where}: made with another model config ({'; '.join(changed)}); use its config, or start anew"
+        )
