@@ -11,22 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vla_policy.contract import POSE_NAMES, ActionKind, RobotContract
-from vla_policy.errors import ConfigError, DataError, nearest
+from vla_policy.action.rotation_forms import quaternion_from, rotation_as, rotation_size
+from vla_policy.contract import ActionKind, RobotContract
+from vla_policy.errors import DataError, nearest
 from vla_policy.model.config import ModelConfig
 from vla_policy.observation.proprioception import proprioception, proprioception_names
 from vla_policy.types import Observation, Pose
-from vla_policy.action.rotation_forms import quaternion_from, rotation_as, rotation_size
 from vla_training.datasets import conversions
-from vla_training.datasets.config import ActionMapping, GripperColumn, JointColumns, PoseColumns, Source, StateMapping
+from vla_training.datasets.config import ActionMapping, JointColumns, PoseColumns, StateMapping
 from vla_training.datasets.conversions import Array, Motion
 from vla_training.datasets.parts import ColumnPart
-from vla_training.datasets.presets import PRESETS, Preset
-from vla_training.datasets.source import EpisodeSource, SourceSpec
+from vla_training.datasets.presets import Preset
+from vla_training.datasets.source import SourceSpec
 
 GRIPPER_SLACK = 0.05  # of its range, that published gripper values may lie outside it
-PLACE_COLUMN = "observation.target_position"  # where our own recordings keep it
-IMAGE_PREFIX = "observation.images."
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +172,8 @@ class ContractMapping:
             if values.dtype.kind == "f" and not np.isfinite(values).all():
                 bad = tuple(np.argwhere(~np.isfinite(values))[0])
                 raise DataError(
-                    f"{key}: frame {bad[0]}: column '{name}' is {values[bad]}, expected a number; leave the episode out "
-                    "by `episodes`, or repair the recording"
+                    f"{key}: frame {bad[0]}: column '{name}' is {values[bad]}, expected a number; leave the "
+                    "episode out by `episodes`, or repair the recording"
                 )
 
     def _pose(self, columns: Mapping[str, NDArray[Any]]) -> Motion:
@@ -263,126 +261,6 @@ class ContractMapping:
             Observation(0, {}, table[t], None if felt_pose is None else Pose(felt_pose[0][t], felt_pose[1][t]))
             for t in range(frames)
         ]
-
-
-def resolve_mapping(
-    source: Source, data: EpisodeSource, contract: RobotContract, model: ModelConfig
-) -> ContractMapping:
-    """What the source, its preset or the data set itself say of its columns, checked against the contract.
-
-    Raises: ConfigError for an unknown preset; DataError where the data set does not fit it or the contract, both side
-    by side.
-    """
-    said = _said(source, data, contract)
-    place = source.place or (PLACE_COLUMN if PLACE_COLUMN in data.spec.columns else None)
-    return ContractMapping(data.spec, source.path, said, place, contract, model)
-
-
-def resolve_cameras(source: Source, data: EpisodeSource, contract: RobotContract, model: ModelConfig) -> dict[str, str]:
-    """Contract camera -> published camera, for those the model looks at. Raises: DataError naming the nearest."""
-    preset = _preset_of(source, data)
-    known = data.spec.cameras
-    named = (preset.cameras if preset else {}) | source.cameras
-    for name in source.cameras:
-        if name not in contract.cameras:
-            raise ConfigError(
-                f"{source.path}: cameras: '{name}' is not one of contract '{contract.name}'; "
-                f"{nearest(name, contract.cameras)}"
-            )
-    found = {}
-    for name in model.cameras:
-        published = named.get(name) or next((n for n in (name, IMAGE_PREFIX + name) if n in known), name)
-        if published not in known:
-            raise DataError(
-                f"{source.path}: no camera '{published}' for the contract's '{name}'; {nearest(published, known)}; name "
-                "it in cameras"
-            )
-        found[name] = published
-    return found
-
-
-def rate_of(source: Source, data: EpisodeSource) -> float:
-    """Frames a second. Raises: DataError where neither the data set nor its source says it."""
-    preset = _preset_of(source, data)
-    rate_hz = source.rate_hz or data.spec.rate_hz or (preset.rate_hz if preset else None)
-    if rate_hz is None:
-        raise DataError(f"{source.path}: the data set does not say how many frames a second it has; name it in rate_hz")
-    return rate_hz
-
-
-def _said(source: Source, data: EpisodeSource, contract: RobotContract) -> Preset:
-    """The whole mapping: parts that the source names replace those of the preset, or of a recording of our own."""
-    preset = _preset_of(source, data)
-    if preset is None and source.actions is None:
-        preset = _as_recorded(source, data, contract)
-    base = preset or Preset(cameras={}, actions=source.actions)
-    return base.model_copy(
-        update={key: value for key in ("actions", "state") if (value := getattr(source, key)) is not None}
-    )
-
-
-def _preset_of(source: Source, data: EpisodeSource) -> Preset | None:
-    if source.preset is not None:
-        if source.preset not in PRESETS:
-            raise ConfigError(f"{source.path}: unknown preset '{source.preset}'; {nearest(source.preset, PRESETS)}")
-        return PRESETS[source.preset]
-    if data.spec.format == "calvin":
-        return PRESETS["calvin"]
-    folders = set(data.root.resolve().parts)
-    return next((preset for preset in PRESETS.values() if folders & set(preset.folders)), None)
-
-
-def _as_recorded(source: Source, data: EpisodeSource, contract: RobotContract) -> Preset:
-    """The mapping of a recording whose columns carry the contract's names. Raises: DataError with both side by side."""
-    columns = data.spec.columns
-    got = columns["action"].names if "action" in columns else None
-    size = columns["action"].shape[-1] if "action" in columns and columns["action"].shape else 0
-    expected = contract.action_names
-    if got != expected:
-        listed = (
-            ", ".join(got)
-            if got
-            else f"{size} columns without names"
-            if size
-            else f"no 'action' among {', '.join(columns)}"
-        )
-        raise DataError(
-            f"{source.path}: actions are {listed}; contract '{contract.name}' takes {', '.join(expected)}; name a preset "
-            f"({', '.join(PRESETS)}), or say in `actions` what the columns are"
-        )
-    _check_recorded_with(source, data.spec, contract)
-    arm = f"action[0:{len(expected) - (contract.action.gripper is not None)}]"
-    pose = {"position": "action[0:3]", "rotation": "action[3:6]"}
-    joint_space = contract.action.kind is ActionKind.JOINT_POSITION
-    actions = ActionMapping(
-        kind=contract.action.kind,
-        pose=None if joint_space else PoseColumns(**pose),
-        joints=JointColumns(part=arm) if joint_space else None,
-        gripper=GripperColumn(part="action[-1]") if contract.action.gripper else None,
-    )
-    return Preset(cameras={}, actions=actions, state=_state_as_recorded(columns))
-
-
-def _state_as_recorded(columns: Mapping[str, Any]) -> StateMapping:
-    pose = None
-    if "observation.pose" in columns:
-        pose = PoseColumns(
-            position="observation.pose[0:3]", rotation="observation.pose[3:7]", rotation_as="quaternion_xyzw"
-        )
-    state = columns.get("observation.state")
-    joints = {name: f"observation.state[{name}]" for name in state.names or ()} if state else {}
-    return StateMapping(pose=pose, joints=joints)
-
-
-def _check_recorded_with(source: Source, spec: SourceSpec, contract: RobotContract) -> None:
-    """Hold the contract that a recording carries against the target's. Raises: DataError with both values."""
-    expected = described(contract)
-    for name, got in (spec.recorded_with or {}).items():
-        if name in expected and got != expected[name]:
-            raise DataError(
-                f"{source.path}: {name}: the data was recorded with {got}, contract '{contract.name}' has "
-                f"{expected[name]}; take the robot it was recorded with, or say in `actions` what its columns are"
-            )
 
 
 def described(contract: RobotContract) -> dict[str, str]:
