@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from vla_training.config import Stage
+from vla_training.datasets.loader import window_loader
+from vla_training.datasets.windows import Draw, WindowSet
 from vla_training.tabletop.grounding import Scenes, scene_batch
-from vla_training.training.interim import Draw, WindowSet, window_loader
 from vla_training.training.objective import MicroBatch, Pointing
 
 SCENES = 1  # after step and slot in a scene's seed, so that scenes and windows do not share one
@@ -51,10 +52,11 @@ class Feed:
     share: Share
     seed: int
     workers: int
+    pin_memory: bool = False
 
     def steps(self, first: int, stage_of: Callable[[int], Stage]) -> Iterator[list[MicroBatch]]:
         """The micro batches of step `first`, of the next, and so on without end."""
-        batches = window_loader(self.windows, self._draws(first, stage_of), self.workers)
+        batches = iter(window_loader(self.windows, self._draws(first, stage_of), self.workers, self.pin_memory))
         for step in count(first):
             yield [MicroBatch(next(batches), self._pointing(step, piece)) for piece in range(self.share.pieces)]
 

@@ -10,19 +10,17 @@ from pathlib import Path
 
 import torch
 
-from vla_policy.action.codec import ActionCodec
 from vla_policy.checkpoint import Bundle, save_bundle
 from vla_policy.contract import load_contract
 from vla_policy.model.vla import VLAModel
 from vla_policy.resources import find_contract
 from vla_training.adapt import merged, prepare_model
 from vla_training.config import load_training_file
-from vla_training.datasets.windows import Demonstrations, load_demonstrations
+from vla_training.datasets.training_data import open_training_data
 from vla_training.provenance import provenance
 from vla_training.tabletop.grounding import PlaceScale, load_scenes
 from vla_training.training import state
 from vla_training.training.feed import Feed, Share
-from vla_training.training.interim import window_sets
 from vla_training.training.machine import make_accelerator
 from vla_training.training.start import make_start
 from vla_training.training.stepper import Stepper
@@ -41,7 +39,9 @@ class Run:
         self.accelerator = make_accelerator(self.training, device)
         torch.manual_seed(self.training.seed)
         with self.accelerator.local_main_process_first():  # the first reading decodes the videos
-            self.data = load_demonstrations(self.training.datasets, self.contract, self.file.model)
+            self.data = open_training_data(
+                self.training.datasets, self.contract, self.file.model, validation_share=self.training.validation_share,
+                seed=self.training.seed, cache=self.training.cache, statistics=self.training.statistics)
         self.start = make_start(self.file, self.training, self.contract, self.data)
         self.stepper = Stepper(self.accelerator, prepare_model(self.start.model, self.training.adapt), self.training)
         self.validation: dict[str, float] = {}
@@ -60,15 +60,12 @@ class Run:
             "steps": self.trainer.progress.step,
             "minutes": round(self.trainer.progress.minutes, 1),
             "validation": self.validation,
-            "datasets": [source.model_dump(mode="json") for source in self.training.datasets],
             "seed": self.training.seed,
             "processes": self.accelerator.num_processes,
-            "episodes": len(self.data.first),
-            "frames": int((self.data.stop - self.data.first).sum()),
-        }
-        return Bundle(merged(model), self.file, self.contract, self.start.state_normalizer,
-                      self.start.action_normalizer, self.start.tokenizer, provenance=facts,
-                      instructions=_instructions(self.data))
+        } | self.data.facts
+        normalizers = self.start.normalizers
+        return Bundle(merged(model), self.file, self.contract, normalizers.state, normalizers.action,
+                      self.start.tokenizer, provenance=facts, instructions=self.data.task_sentences)
 
     def export(self, name: str) -> Path:
         """Write OUTPUT/name from the averaged weights; all processes must call it. Raises: StateError, BundleError."""
@@ -85,20 +82,13 @@ class Run:
     def _feed(self) -> Feed:
         model, training, start = self.file.model, self.training, self.start
         scale = PlaceScale.of(self.contract) if training.losses.grounding_weight else None
-        codec = ActionCodec(self.contract, start.action_normalizer)
-        train, held_out = window_sets(self.data, model, training, codec, start.state_normalizer, start.tokenizer, scale)
+        windows = self.data.train(start.tokenizer, start.normalizers, training.augmentation, scale)
+        held_out = self.data.validation(start.tokenizer, start.normalizers, scale)
         scenes = None
         if training.scenes:
-            scenes = load_scenes(training.scenes).for_model(start.state_normalizer, start.tokenizer, model.text_length,
+            scenes = load_scenes(training.scenes).for_model(start.normalizers.state, start.tokenizer, model.text_length,
                                                             scale)
         share = Share(self.accelerator.process_index, self.accelerator.num_processes, training.accumulation_steps)
-        return Feed(train, held_out if len(held_out.episodes) else None, scenes, training.scene_batch_size,
-                    model.history_length, share, training.seed, training.workers)
+        return Feed(windows, held_out, scenes, training.scene_batch_size, model.history_length, share, training.seed,
+                    training.workers, pin_memory=self.accelerator.device.type == "cuda")
 
-
-def _instructions(data: Demonstrations) -> dict[str, list[str]]:
-    """Task name -> the sentences it was shown with."""
-    shown: dict[str, set[str]] = {}
-    for name, text in zip(data.task_names, data.instruction, strict=True):
-        shown.setdefault(name, set()).add(data.instructions[text])
-    return {name: sorted(texts) for name, texts in sorted(shown.items())}

@@ -11,10 +11,9 @@ from vla_policy.model.config import ModelFile
 from vla_policy.model.registry import BACKBONES, resolve
 from vla_policy.model.tokenizer import Tokenizer
 from vla_policy.model.vla import VLAModel, build_model
-from vla_policy.normalizer import Normalizer
 from vla_training.config import TrainingConfig
-from vla_training.datasets.windows import Demonstrations
-from vla_training.tabletop.grounding import fit_state
+from vla_training.datasets.statistics import Normalizers
+from vla_training.datasets.training_data import TrainingData
 from vla_training.tabletop.pretrain import load_grounding
 
 
@@ -24,11 +23,10 @@ class Start:
 
     model: VLAModel
     tokenizer: Tokenizer
-    state_normalizer: Normalizer | None
-    action_normalizer: Normalizer
+    normalizers: Normalizers
 
 
-def make_start(file: ModelFile, training: TrainingConfig, contract: RobotContract, data: Demonstrations) -> Start:
+def make_start(file: ModelFile, training: TrainingConfig, contract: RobotContract, data: TrainingData) -> Start:
     """The bundle or the pre-trained model that the config names, or a fresh model; normalisers it lacks are
     fitted to the data.
 
@@ -38,20 +36,15 @@ def make_start(file: ModelFile, training: TrainingConfig, contract: RobotContrac
         bundle = load_bundle(training.start)
         check_fits(bundle.contract, contract, file.model)
         _check_same_model(bundle.file, _as_stored(file, bundle.model), training.start)
-        return Start(bundle.model, bundle.tokenizer, bundle.state_normalizer, bundle.action_normalizer)
-    columns = len(contract.action_names) - (1 if contract.action.gripper else 0)
-    action_normalizer = Normalizer.fit(data.actions[:, :columns], contract.action_names[:columns])
+        return Start(bundle.model, bundle.tokenizer,
+                     Normalizers(action=bundle.action_normalizer, state=bundle.state_normalizer))
+    fitted = data.statistics.normalizers
     if training.grounding:
         grounded = load_grounding(training.grounding)
         _check_same_model(grounded.file, file, training.grounding)
-        return Start(grounded.model, grounded.tokenizer, grounded.state_normalizer, action_normalizer)
+        return Start(grounded.model, grounded.tokenizer, Normalizers(action=fitted.action, state=grounded.state_normalizer))
     tokenizer = resolve(BACKBONES, file.model.backbone, "backbone").tokenizer(file.model, data.instructions)
-    return Start(
-        build_model(file.model, contract, tokenizer.vocabulary_size),
-        tokenizer,
-        fit_state(data.state, contract, file.model),
-        action_normalizer,
-    )
+    return Start(build_model(file.model, contract, tokenizer.vocabulary_size), tokenizer, fitted)
 
 
 def _as_stored(file: ModelFile, model: VLAModel) -> ModelFile:
