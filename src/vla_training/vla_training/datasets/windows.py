@@ -197,14 +197,3 @@ class WindowSet(Dataset):
                     else:
                         target[number, view] = image
         return out
-
-
-# The loop that is being replaced still asks for these here.
-from vla_training.datasets.demonstrations import (  # noqa: E402, F401
-    Demonstrations,
-    WindowIndex,
-    draw_windows,
-    gather_images,
-    index_windows,
-    load_demonstrations,
-)
