@@ -44,11 +44,11 @@ def show(result: OpenLoopResult, console: Console) -> None:
     table = Table(box=None, pad_edge=False)
     for word in ("dimension", "unit", "mean absolute error", "spread", "error / spread"):
         table.add_column(word, justify="left" if word in ("dimension", "unit") else "right")
-    for number, (name, unit) in enumerate(zip(result.names, result.units, strict=True)):
-        share = np.nanmean(result.relative_KA[: result.execute_rows, number])
-        table.add_row(name, unit, f"{result.error_A[number]:.4g}", f"{result.spread_A[number]:.4g}", f"{share:.2f}")
-    console.print(table)
     values = result.scalars()
+    for name, unit, error, spread in zip(result.names, result.units, result.error_A, result.spread_A, strict=True):
+        share = values.get(f"open_loop/relative/{name}")
+        table.add_row(name, unit, f"{error:.4g}", f"{spread:.4g}", "-" if share is None else f"{share:.2f}")
+    console.print(table)
     rows = (values.get(f"open_loop/row/{row}") for row in range(len(result.error_KA)))
     console.print("error / spread by row: " + "  ".join("-" if value is None else f"{value:.2f}" for value in rows))
 

@@ -14,8 +14,8 @@ from vla_policy.contract import RobotContract
 from vla_policy.model.config import ModelConfig
 from vla_policy.model.vla import VLAModel
 from vla_policy.types import Observation
-from vla_training.datasets.resolve import resolve_mapping
 from vla_training.datasets.prepared import PreparedSource
+from vla_training.datasets.resolve import resolve_mapping
 from vla_training.datasets.training_data import TrainingData
 from vla_training.watch.config import OpenLoop
 from vla_training.watch.measured import OpenLoopResult

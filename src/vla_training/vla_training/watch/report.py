@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from rich.console import Console
 
 from vla_policy.errors import DataError, VlaError
 from vla_training.watch import figures
 from vla_training.watch.facts import read_json
-from vla_training.watch.measured import ClosedLoopResult, OpenLoopResult, load_open_loop
+from vla_training.watch.measured import ClosedLoopResult, OpenLoopResult, load_open_loop, mean_of_known
 from vla_training.watch.page import Section, Table, Tile, write_page
 from vla_training.watch.points import Point, curve, read_points
 
@@ -104,11 +105,11 @@ def _learning(points: list[Point], curves: Path) -> Section:
 def _open_loop(result: OpenLoopResult | None, points: list[Point], curves: Path) -> Iterator[Section]:
     if result is None:
         return
-    shares_A = result.relative_KA[: result.execute_rows].mean(axis=0)
+    shares_A = mean_of_known(result.relative_KA[: result.execute_rows], axis=0)
     table = Table(
         ("dimension", "unit", "mean absolute error", "spread of the recording", "error / spread"),
         [
-            (name, unit, f"{error:.4g}", f"{spread:.4g}", f"{share:.2f}")
+            (name, unit, f"{error:.4g}", f"{spread:.4g}", "-" if np.isnan(share) else f"{share:.2f}")
             for name, unit, error, spread, share in zip(
                 result.names, result.units, result.error_A, result.spread_A, shares_A, strict=True
             )
