@@ -14,7 +14,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from vla_policy.contract import RobotContract
-from vla_policy.errors import ContractError, nearest
+from vla_policy.errors import ConfigError, ContractError, nearest
 from vla_policy.model.config import ModelConfig
 from vla_policy.model.formulations.base import Memory, stack_frames
 from vla_policy.model.heads.base import ActionShape, Reading
@@ -46,13 +46,21 @@ class VLAModel(nn.Module):
         super().__init__()
         self.config = config
         head = resolve(HEADS, config.action_head, "action_head")
-        words = vocabulary_size + head.new_words(config)
-        self.backbone = resolve(BACKBONES, config.backbone, "backbone").create(config, words)
+        self._head_words = head.new_words(config)
+        self.backbone = resolve(BACKBONES, config.backbone, "backbone").create(
+            config, vocabulary_size + self._head_words)
         width = self.backbone.hidden_size
         self.formulation = resolve(FORMULATIONS, config.formulation, "formulation")(
             config, self.backbone, state_size, head.queries(config, shape))
         self.head = head(config, width, shape)
         self.grounding = nn.Linear(width, GROUNDING_SIZE)
+
+    def add_words(self, count: int) -> None:
+        """Make room for `count` further words of the tokenizer. Raises: ConfigError where backbone or head cannot."""
+        if self._head_words:
+            raise ConfigError(f"action_head {self.config.action_head}: got {count} new words, expected none: its actions "
+                              "are words behind those of the tokenizer; train a new policy")
+        self.backbone.add_words(count)
 
     def forward(self, images_BWVSS3: Tensor, state_BWP: Tensor, text_ids_BL: Tensor,
                 text_mask_BL: Tensor) -> ModelOutput:
