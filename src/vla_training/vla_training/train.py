@@ -27,6 +27,7 @@ from vla_training.training.report import RunEnd, StepReport
 from vla_training.training.run import Run
 from vla_training.training.signals import stop_on_signal
 from vla_training.watch.facts import machine_facts
+from vla_training.watch.recordings import held_out_measure
 from vla_training.watch.watcher import Watcher
 
 
@@ -36,11 +37,7 @@ def train(run: Run, resume: bool, console: Console) -> None:
     if resume:
         trainer.resume(run.state_folder)
     if run.accelerator.is_main_process:
-        run.output.mkdir(parents=True, exist_ok=True)
-        facts = {"config": run.training.model_dump(mode="json"), "command": run.provenance,
-                 "machine": machine_facts(run.accelerator.device, run.accelerator.num_processes)}
-        watcher = Watcher(run.training.watch, run.output, facts, console, trainer.progress.step,
-                          stopped=lambda: bool(trainer.stop))
+        watcher = _watcher(run, console)
     try:
         with stop_on_signal() as trainer.stop:
             _loop(run, watcher)
@@ -54,6 +51,20 @@ def train(run: Run, resume: bool, console: Console) -> None:
             watcher.close()
 
 
+def _watcher(run: Run, console: Console) -> Watcher:
+    """What a person sees of the run; in the first process only."""
+    run.output.mkdir(parents=True, exist_ok=True)
+    trainer, watch, accelerator = run.trainer, run.training.watch, run.accelerator
+    facts = {
+        "config": {"model": run.file.model.model_dump(mode="json"), "training": run.training.model_dump(mode="json")},
+        "data": run.data.facts,
+        "command": run.provenance,
+        "machine": machine_facts(accelerator.device, accelerator.num_processes),
+    }
+    open_loop = held_out_measure(run.data, run.contract, watch.open_loop, run.bundle, accelerator.device)
+    return Watcher(watch, run.output, facts, console, trainer.progress.step, open_loop, lambda: bool(trainer.stop))
+
+
 def _loop(run: Run, watcher: Watcher | None) -> None:
     for report in run.trainer.run():
         if isinstance(report, StepReport):
@@ -63,8 +74,8 @@ def _loop(run: Run, watcher: Watcher | None) -> None:
                 _checkpoint(run, watcher)
             continue
         run.validation = dict(report.losses)
-        if watcher:
-            with run.stepper.averaged() as model:
+        with run.stepper.averaged(), run.stepper.whole() as model:
+            if watcher:
                 watcher.validation(report, model)
         if report.improved:
             run.export("best")
