@@ -66,7 +66,7 @@ def _said(source: Source, data: EpisodeSource, contract: RobotContract) -> Prese
     preset = _preset_of(source, data)
     if preset is None and source.actions is None:
         preset = _as_recorded(source, data, contract)
-    base = preset or Preset(cameras={}, actions=source.actions)
+    base = preset or Preset(cameras={}, actions=source.actions, state=_state_as_recorded(data.spec.columns))
     return base.model_copy(
         update={key: value for key in ("actions", "state") if (value := getattr(source, key)) is not None}
     )

@@ -63,8 +63,8 @@ class Statistics(StrictModel):
         if statistics.key != key:
             raise DataError(
                 f"{path}: statistics of {', '.join(statistics.data)} (key {statistics.key[:12]}), expected those of "
-                f"{', '.join(data)} with this mapping, contract and choice of episodes (key {key[:12]}); make them anew by "
-                "`stats`, or leave `statistics` out"
+                f"{', '.join(data)} with this mapping, contract and choice of episodes (key {key[:12]}); make "
+                "them anew by `stats`, or leave `statistics` out"
             )
         return statistics
 
