@@ -1,4 +1,4 @@
-"""Two processes on gloo: every backbone, sharded by its units, has half of the weights in each and the same gradients."""
+"""Two processes on gloo: every backbone, sharded by its units, has half its weights in each and the same gradients."""
 
 from __future__ import annotations
 

@@ -21,16 +21,16 @@ CANDIDATES = (
 def suggest(model: VLAModel, memory_gib: float) -> AdaptConfig:
     """The most that can be trained of `model`, fresh or loaded, in one process on a GPU with `memory_gib`.
 
-    All of it, all but the vision tower, or adapters: the first whose weights, gradients and optimizer state leave room for
-    activations. Raises: ConfigError where not even adapters do.
+    All of it, all but the vision tower, or adapters: the first whose weights, gradients and optimizer state leave
+    room for activations. Raises: ConfigError where not even adapters do.
     """
     needed = [_state_bytes(model, config) / STATE_SHARE / GIB for config in CANDIDATES]
     for config, gib in zip(CANDIDATES, needed, strict=True):
         if gib <= memory_gib:
             return config
-    raise ConfigError(f"{model.config.backbone}: got a GPU with {memory_gib:g} GiB, expected at least {needed[-1]:.1f} GiB for "
-                      "adapters beside float32 weights; use several GPUs with parallel: fsdp2, adapt.lora.four_bit, or a "
-                      "smaller backbone")
+    raise ConfigError(f"{model.config.backbone}: got a GPU with {memory_gib:g} GiB, expected at least {needed[-1]:.1f} "
+                      "GiB for adapters beside float32 weights; use several GPUs with parallel: fsdp2, "
+                      "adapt.lora.four_bit, or a smaller backbone")
 
 
 def _state_bytes(model: VLAModel, config: AdaptConfig) -> int:
