@@ -47,6 +47,7 @@ setup(
             "pretrain = vla_training.tabletop.pretrain:main",
             "train = vla_training.train:main",
             "inspect = vla_training.summary:main",
+            "open_loop = vla_training.open_loop:main",
         ]
     },
 )

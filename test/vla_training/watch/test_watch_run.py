@@ -9,11 +9,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+from fabricated import write_config, write_dataset
 from rich.console import Console
 from watched import open_loop_result, step, validated
 
+from vla_policy.checkpoint import load_bundle
 from vla_policy.errors import ConfigError, DataError
 from vla_policy.strict import parse
+from vla_training.train import main as train
 from vla_training.training.report import RunEnd
 from vla_training.watch import watcher as watcher_module
 from vla_training.watch.config import WatchConfig
@@ -216,3 +220,15 @@ def test_facts_that_are_none_are_refused(tmp_path: Path) -> None:
     (tmp_path / "watch/run.json").write_text("{")
     with pytest.raises(DataError, match="got no JSON"):
         write_report(tmp_path)
+
+
+def test_watching_changes_nothing_of_what_is_learnt(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "set")
+    weights = []
+    for name, episodes in (("watched", 8), ("unwatched", 0)):
+        watch = {"every": 1, "open_loop": {"episodes": episodes}}
+        config = write_config(tmp_path / "run.yaml", tmp_path / "set", steps=3, validate_every=1, watch=watch)
+        assert train([str(config), "--output", str(tmp_path / name), "--device", "cpu"]) == 0
+        assert (tmp_path / name / "watch/open_loop.npz").exists() is bool(episodes)
+        weights.append(load_bundle(tmp_path / name / "bundle").model.state_dict())
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())

@@ -39,6 +39,7 @@ def write_report(output: Path) -> Path:
         raise DataError(f"{output}: no {folder.name}/{FACTS} in it; expected the output folder of a training run")
     points, open_loop = read_points(folder / POINTS), load_open_loop(folder / OPEN_LOOP)
     closed_loop = read_closed_loop(folder / CLOSED_LOOP, facts.get("sim", ""))
+    config = yaml.safe_dump(facts.get("config", {}), sort_keys=False, default_flow_style=None, width=100)
     sections = [
         _learning(points, curves),
         *_open_loop(open_loop, points, curves),
@@ -46,7 +47,7 @@ def write_report(output: Path) -> Path:
         _section("Speed and memory", "", [figures.draw_speed(points, curves / "speed.png")]),
         Section("Data", facts=_flat(facts.get("data", {}))),
         Section("Machine and command", facts=_flat(facts.get("machine", {}) | facts.get("command", {}))),
-        Section("Config", listing=yaml.safe_dump(facts.get("config", {}), sort_keys=False, width=100)),
+        Section("Config", listing=config),
     ]
     subtitle = _subtitle(facts, points)
     path = output / "report.html"
