@@ -15,19 +15,23 @@ setup(
         "setuptools",
         "av",
         "google-crc32c",
+        "jinja2",
         "matplotlib",
         "numpy",
         "opencv-python-headless",
         "peft>=0.19",
+        "psutil",
         "pyarrow",
         "pydantic>=2",
         "rich",
         "rosbags",
         "safetensors",
+        "tensorboard",
         "torch",
     ],
     extras_require={
         "four_bit": ["bitsandbytes>=0.50"],  # QLoRA, on a machine with an NVIDIA GPU
+        "wandb": ["wandb"],  # for `watch.wandb` in a training file
         "rlds": ["tensorflow-cpu", "tensorflow-datasets"],  # for tfds itself; the rlds reader needs neither
     },
     zip_safe=False,
@@ -43,6 +47,7 @@ setup(
             "pretrain = vla_training.tabletop.pretrain:main",
             "train = vla_training.train:main",
             "inspect = vla_training.summary:main",
+            "open_loop = vla_training.open_loop:main",
         ]
     },
 )

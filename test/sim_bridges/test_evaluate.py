@@ -18,7 +18,11 @@ from sim_bridges.tabletop.tasks import TASKS
 from vla_policy.errors import ConfigError
 
 SENTENCES = sorted(
-    {phrase.format(colour=colour) for task in TASKS.values() for phrase in task.phrases for colour in BLOCKS}
+    phrase.format(colour=colour, other=other)
+    for task in TASKS.values()
+    for phrase in task.phrases
+    for colour in BLOCKS
+    for other in BLOCKS
 )
 KNOWN = ("lift", "open", "press")
 

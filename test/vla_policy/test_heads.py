@@ -17,7 +17,7 @@ from vla_policy.model.config import ModelConfig
 from vla_policy.model.heads.base import ActionShape, Reading
 from vla_policy.model.heads.discrete import DiscreteHead
 from vla_policy.model.heads.generative import GenerativeHead
-from vla_policy.model.heads.losses import ActionTargets, LossWeights
+from vla_policy.model.heads.losses import ActionTargets, LossPart, LossWeights
 from vla_policy.model.registry import HEADS, resolve
 from vla_policy.model.vla import build_model
 from vla_policy.strict import parse
@@ -102,15 +102,15 @@ def test_pose_and_gripper_losses_are_their_formulae() -> None:
     arm, logits = module.decode(seen)
     parts = module.loss(seen, aims, LossWeights(pose="mse"))
     error = (arm - aims.arm_BWKA)[ROWS]
-    torch.testing.assert_close(parts["pose"], error.square().mean())
+    torch.testing.assert_close(parts["pose"].mean, error.square().mean())
     huber = torch.where(error.abs() < 1, 0.5 * error.square(), error.abs() - 0.5).mean()
-    torch.testing.assert_close(module.loss(seen, aims, LossWeights())["pose"], huber)
+    torch.testing.assert_close(module.loss(seen, aims, LossWeights())["pose"].mean, huber)
     chance, aim = logits.sigmoid()[ROWS], aims.gripper_BWK[ROWS]
     entropy = -(aim * chance.log() + (1 - aim) * (1 - chance).log()).mean()
-    torch.testing.assert_close(parts["gripper"], entropy)
+    torch.testing.assert_close(parts["gripper"].mean, entropy)
     weights = LossWeights(pose_weight=2.0, gripper_weight=0.3, grounding_weight=0.7)
-    total = 2.0 * parts["pose"] + 0.3 * parts["gripper"] + 0.7 * torch.tensor(5.0)
-    torch.testing.assert_close(weights.total(parts | {"place": torch.tensor(5.0)}), total)
+    total = 2.0 * parts["pose"].mean + 0.3 * parts["gripper"].mean + 0.7 * torch.tensor(5.0)
+    torch.testing.assert_close(weights.total(parts | {"place": LossPart(torch.tensor(10.0), torch.tensor(2))}), total)
 
 
 @pytest.mark.parametrize("name", ["diffusion", "flow"])
@@ -190,3 +190,11 @@ def _greedy(module: DiscreteHead, window: Reading) -> Tensor:
     module.decode(window)
     del module.forward
     return kept[0].argmax(-1)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_part_is_a_sum_over_the_count_that_is_known_beforehand(name: str) -> None:
+    aims = targets()
+    parts = head(name).loss(reading(CHUNK * SHAPE.columns if name == "discrete" else 1), aims, LossWeights())
+    assert parts and all(part.count == aims.counts[key] for key, part in parts.items())
+    assert aims.counts["place"] == ROWS.any(-1).sum() < aims.counts["pose"] == ROWS.sum()

@@ -207,19 +207,20 @@ def test_pointing_is_trained_from_the_reading_of_the_head(changes: dict[str, obj
     rows = torch.ones(BATCH, WINDOW, 8, dtype=torch.bool)
     rows[1, 2:] = False
     arm, gripper, place = torch.zeros(BATCH, WINDOW, 8, 6), torch.zeros(BATCH, WINDOW, 8), torch.ones(BATCH, WINDOW, 3)
-    totals = []
+    totals, weights = [], LossWeights(grounding_weight=0.5)
     for in_padding in (0.0, float("nan")):
         place[1, 2:] = in_padding
         targets = ActionTargets(arm, gripper, rows, place)
         model.zero_grad()
-        total, parts = model.loss(*inputs, targets, LossWeights(grounding_weight=0.5))
+        parts = model.loss(*inputs, targets, weights)
+        total = weights.total(parts)
         total.backward()
         totals.append((total, model.grounding.weight.grad.clone()))
     assert all(torch.isfinite(one).all() and torch.equal(one, other) for one, other in zip(*totals, strict=True))
     guess = model(*inputs).grounding_BW3[rows.any(-1)]
-    torch.testing.assert_close(parts["place"], nn.functional.smooth_l1_loss(guess, torch.ones_like(guess)))
+    torch.testing.assert_close(parts["place"].mean, nn.functional.smooth_l1_loss(guess, torch.ones_like(guess)))
     passes.clear()
-    _, without = model.loss(*inputs, ActionTargets(arm, gripper, rows), LossWeights())
+    without = model.loss(*inputs, ActionTargets(arm, gripper, rows), LossWeights())
     alone = len(passes)
-    model.loss(*inputs, targets, LossWeights(grounding_weight=0.5))
+    model.loss(*inputs, targets, weights)
     assert len(passes) == 2 * alone > 0 and "place" not in without

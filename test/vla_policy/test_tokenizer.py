@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 from policies import SENTENCES
 
 from vla_policy.errors import BundleError, InstructionError
@@ -63,3 +64,25 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(BundleError, match="not a tokenizer"):
         Tokenizer.load(tmp_path / "tokenizer.json")
+
+
+def test_further_words_follow_those_it_knows(tokenizer: Tokenizer) -> None:
+    extended = tokenizer.extended(["open the hatch", "a zebra", SENTENCES[0]])
+    assert extended.vocabulary_size == tokenizer.vocabulary_size + 3
+    assert np.array_equal(extended.encode(SENTENCES[0], 8)[0], tokenizer.encode(SENTENCES[0], 8)[0])
+    new = extended.encode("a hatch zebra", 3)[0]
+    assert new.tolist() == [tokenizer.vocabulary_size + place for place in range(3)]
+    with pytest.raises(InstructionError, match="hatch"):
+        tokenizer.encode("open the hatch", 8)  # the one it came from stays as it was
+
+
+def test_known_words_change_nothing(tokenizer: Tokenizer) -> None:
+    assert tokenizer.extended(SENTENCES) is tokenizer
+
+
+def test_a_pretrained_vocabulary_is_not_extended() -> None:
+    core = tokenizers.Tokenizer(tokenizers.models.BPE({"<unk>": 0, "a": 1, "b": 2}, [], unk_token="<unk>"))
+    pretrained = Tokenizer(core)
+    assert pretrained.extended(["ab"]) is pretrained
+    with pytest.raises(InstructionError, match="does not know: c"):
+        pretrained.extended(["abc"])

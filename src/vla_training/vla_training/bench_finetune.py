@@ -2,9 +2,9 @@
 
     python -m vla_training.bench_finetune --backbone kosmos --mode full lora
 
-Weights are random at the published size and the batch is made up, since neither speed nor memory depends on the values:
-nothing is downloaded, no data is read. Needs an NVIDIA GPU. `--twin` runs the backbone's tiny twin on the CPU instead, to
-see that all works; its figures say nothing of the model.
+Weights are random at the published size and the batch is made up, since neither speed nor memory depends on the
+values: nothing is downloaded, no data is read. Needs an NVIDIA GPU. `--twin` runs the backbone's tiny twin on the CPU
+instead, to see that all works; its figures say nothing of the model.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ HEAD = {"hidden_size": 1024, "layers": 4, "skip": False, "decoder": "robovlms"} 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """windows_per_s: of optimizer steps. peak_gib: GPU memory at its highest, weights and optimizer included; None on a CPU."""
+    """windows_per_s: of optimizer steps. peak_gib: GPU memory at its highest, all included; None on a CPU."""
 
     mode: str
     weights: int
@@ -73,8 +73,8 @@ def model_config(backbone: str, window: int, twin: bool) -> ModelConfig:
     else:
         architecture = published_architecture(kind)
         if architecture is None:
-            raise ConfigError(f"backbone {backbone}: the size of {kind.weights} is neither known here nor in the cache; "
-                              f"run `hf download {kind.weights} config.json` where there is a network")
+            raise ConfigError(f"backbone {backbone}: the size of {kind.weights} is neither known here nor in the "
+                              f"cache; run `hf download {kind.weights} config.json` where there is a network")
         sizes = {"backbone_options": {"architecture": json.loads(architecture.to_json_string())}, "head_options": HEAD}
     return parse(ModelConfig, model | sizes, "model", ConfigError)
 
@@ -117,7 +117,8 @@ def measure(mode: str, options: argparse.Namespace, device: torch.device) -> Mea
                     options.batch_size * options.steps / seconds, peak)
 
 
-def _step(model: VLAModel, optimizer: torch.optim.Optimizer, inputs: tuple[Tensor, ...], targets: ActionTargets) -> None:
+def _step(model: VLAModel, optimizer: torch.optim.Optimizer, inputs: tuple[Tensor, ...],
+          targets: ActionTargets) -> None:
     weights = LossWeights()
     with torch.autocast(inputs[0].device.type, torch.bfloat16):
         loss = weights.total(model.loss(*inputs, targets, weights))
@@ -148,7 +149,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     try:
         device = torch.device("cpu" if options.twin else _gpu())
-        table = Table("mode", "weights", "trained", "windows/s", "frames/s", "peak GPU memory", title=_title(options, device))
+        table = Table("mode", "weights", "trained", "windows/s", "frames/s", "peak GPU memory",
+                      title=_title(options, device))
         for mode in options.mode:
             result = measure(mode, options, device)
             memory = "-" if result.peak_gib is None else f"{result.peak_gib:.1f} GiB"
@@ -164,16 +166,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _gpu() -> str:
     """Raises: ConfigError where there is none."""
     if not torch.cuda.is_available():
-        raise ConfigError("bench_finetune: torch sees no NVIDIA GPU here; run it on a machine with one and a CUDA build of "
-                          "torch, or add --twin to try the command with a tiny model on the CPU")
+        raise ConfigError("bench_finetune: torch sees no NVIDIA GPU here; run it on a machine with one and a CUDA build "
+                          "of torch, or add --twin to try the command with a tiny model on the CPU")
     return "cuda"
 
 
 def _title(options: argparse.Namespace, device: torch.device) -> str:
     place = torch.cuda.get_device_name() if device.type == "cuda" else "CPU, a tiny twin: no figures of the model"
     again = ", activations computed again" if options.activation_checkpointing else ""
-    return (f"{options.backbone}, {options.batch_size} windows of {options.window} frames x 2 cameras, bf16 arithmetic{again}; "
-            f"{place}")
+    return (f"{options.backbone}, {options.batch_size} windows of {options.window} frames x 2 cameras, "
+            f"bf16 arithmetic{again}; {place}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from vla_training.datasets.lerobot import Feature, ShardWriter, finalize
 SIDE, FRAMES, EPISODES, RATE_HZ = 32, 6, 2, 5.0
 SMALL_HEAD = {"hidden_size": 8, "layers": 1, "skip": False, "decoder": "robovlms"}
 QUICK = {"steps": 2, "batch_size": 4, "accumulation_steps": 1, "workers": 0, "threads": 1, "precision": "fp32",
-         "validation_share": 0.5, "validate_every": 2, "export_every": 2}
+         "validation_share": 0.5, "validate_every": 2, "export_every": 2, "watch": {"open_loop": {"episodes": 0}}}
 IMAGE = Feature("video", (SIDE, SIDE, 3), ("height", "width", "channels"))
 
 
@@ -46,8 +46,11 @@ def write_stand_in(root: Path, preset: str | None, contract: RobotContract, seed
     finalize(root, [writer.close()], features, RATE_HZ, contract.name)
 
 
-def stand_in_file(path: Path, folder: Path, contract: RobotContract, start: Path | None) -> Path:
-    """A copy of the training file at `path` in `folder`, with a twin and data of noise in place of what it names."""
+def stand_in_file(path: Path, folder: Path, contract: RobotContract, changes: dict[str, Any]) -> Path:
+    """A copy of the training file at `path` in `folder`, with a twin and data of noise in place of what it names.
+
+    changes: to its training section.
+    """
     file: dict[str, Any] = yaml.safe_load(path.read_text())
     file["model"] |= {"image_size": SIDE, "text_length": 8, "backbone_options": {"weights": "random-tiny"},
                       "head_options": SMALL_HEAD}
@@ -57,9 +60,7 @@ def stand_in_file(path: Path, folder: Path, contract: RobotContract, start: Path
         write_stand_in(stand_in, source.get("preset"), contract, seed=number)
         source["path"] = str(stand_in)
     del training["epochs"]
-    training |= QUICK
-    if "start" in training:
-        training["start"] = str(start)
+    training |= QUICK | changes
     copy = folder / path.name
     copy.write_text(yaml.safe_dump(file, sort_keys=False))
     return copy

@@ -1,10 +1,12 @@
-"""The three strategies as shipped: their files load, and each trains for two steps on data that stands in for its folders."""
+"""The three strategies as shipped: their files load, and each trains for two steps on data that stands in for theirs."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 from policies import CONFIG
 from stand_ins import stand_in_file
 
@@ -24,10 +26,10 @@ def shipped(strategy: str) -> Path:
     return CONFIG / "training" / f"{strategy}.yaml"
 
 
-def trained(strategy: str, folder: Path, start: Path | None = None) -> Bundle:
+def trained(strategy: str, folder: Path, **changes: object) -> Bundle:
     folder.mkdir()
     contract = load_contract(CONFIG / "robots" / f"{ROBOT}.yaml")
-    file = stand_in_file(shipped(strategy), folder, contract, start)
+    file = stand_in_file(shipped(strategy), folder, contract, changes)
     assert main([str(file), "--robot", ROBOT, "--output", str(folder / "run"), "--device", "cpu"]) == 0
     return load_bundle(folder / "run" / "bundle")
 
@@ -47,11 +49,14 @@ def test_post_training_keeps_the_model_of_pre_training() -> None:
 def test_pre_training_mixes_robots_and_post_training_goes_on_from_it(tmp_path: Path) -> None:
     first = trained("pretrain_mixed", tmp_path / "first")
     assert first.provenance["steps"] == 2
-    then = trained("posttrain", tmp_path / "then", start=tmp_path / "first/run/bundle")
+    then = trained("posttrain", tmp_path / "then", start=str(tmp_path / "first/run/bundle"))
     assert then.action_normalizer == first.action_normalizer
     moved = [name for name, value in then.model.state_dict().items() if not value.equal(first.model.state_dict()[name])]
     assert moved, "post-training changed nothing"
 
 
-def test_direct_fine_tuning_starts_from_the_model_itself(tmp_path: Path) -> None:
-    assert trained("finetune", tmp_path / "run").config.cameras == ("static", "wrist")
+def test_direct_fine_tuning_by_adapters_gives_a_plain_bundle(tmp_path: Path) -> None:
+    commented = re.search(r"^  # (adapt: .*)$", shipped("finetune").read_text(), re.MULTILINE)
+    bundle = trained("finetune", tmp_path / "run", **yaml.safe_load(commented[1]))
+    assert bundle.config.cameras == ("static", "wrist")
+    assert not [name for name in bundle.model.state_dict() if "lora" in name]

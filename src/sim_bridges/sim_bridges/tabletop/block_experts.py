@@ -13,7 +13,7 @@ from sim_bridges.tabletop.tasks import Goal
 LIFT_TO_M = 0.14
 FINGER_HALF_M = 0.0125  # half the closed fingers' width along y
 PUSH_BACKOFF_M = 0.030  # gap between finger and block before a push
-PUSH_STEP_M = 0.014
+PUSH_STEP_M = 0.011
 PUSH_HEIGHT_M = 0.022  # of the tool: a little below the middle of a block
 DRAG_HEIGHT_M = BLOCK_HALF_M - 0.001
 OVER_M = 0.11  # tool height at which a block passes over others that lie on the table
@@ -52,7 +52,7 @@ def slide(hand: Hand, goal: Goal, start: Vector) -> Vector:
     """Grip the block, drag it over the table, or over what lies in its way, to the pad; let go and rise."""
     pad = hand.scene.positions()[goal.destination]
     block, _ = hand.scene.block_pose(goal.colour)
-    there = np.linalg.norm((block - pad)[:2]) < 0.012 and block[2] < LYING_M
+    there = np.linalg.norm((block - pad)[:2]) < 0.012 and hand.arm.position[2] < LYING_M
     if there or (_let_go(hand, block) and np.linalg.norm((block - pad)[:2]) < 0.028):
         return _leave(hand, block)
     if not hand.holds(goal.colour):
@@ -60,22 +60,21 @@ def slide(hand: Hand, goal: Goal, start: Vector) -> Vector:
     high = block[2] > 0.045
     way_is_free = not any(_in_the_way(hand, other, block, pad) for other in BLOCKS if other != goal.colour)
     travel_m = DRAG_HEIGHT_M if way_is_free and not high else max(OVER_M, hand.highest_m() + 2 * CLEAR_M)
-    return hand.carry(np.array([pad[0], pad[1], DRAG_HEIGHT_M]), travel_m)
+    return hand.carry(goal.colour, np.array([pad[0], pad[1], DRAG_HEIGHT_M]), travel_m)
 
 
 def stack(hand: Hand, goal: Goal, start: Vector) -> Vector:
     """Grip the block, set it on the other one, let go and rise."""
     below, _ = hand.scene.block_pose(goal.other)
     block, _ = hand.scene.block_pose(goal.colour)
-    way = block - below
-    seated_m = abs(way[2] - 2 * BLOCK_HALF_M)
-    aside_m = float(np.linalg.norm(way[:2]))
-    if seated_m < 0.006 and (aside_m < 0.007 or (aside_m < 0.018 and _let_go(hand, block))):
+    place = below + [0.0, 0.0, 2 * BLOCK_HALF_M]
+    aside_m = float(np.linalg.norm((block - place)[:2]))
+    seated = abs(block[2] - place[2]) < 0.006 and aside_m < 0.018 and _let_go(hand, block)
+    if seated or (aside_m < 0.008 and abs(hand.arm.position[2] - place[2]) < 0.005):
         return _leave(hand, block)
     if not hand.holds(goal.colour):
         return _grip(hand, goal)
-    place = below + [0.0, 0.0, 2 * BLOCK_HALF_M]
-    return hand.carry(place + (hand.arm.position - block) * [1, 1, 0], max(OVER_M, place[2] + 0.04))
+    return hand.carry(goal.colour, place, max(OVER_M, place[2] + 0.04))
 
 
 def store(hand: Hand, goal: Goal, start: Vector) -> Vector:
@@ -90,7 +89,7 @@ def store(hand: Hand, goal: Goal, start: Vector) -> Vector:
         return _grip(hand, goal)
     if np.linalg.norm(away[:2]) < 0.014 and hand.arm.position[2] < DROP_M + 0.008:
         return hand.stay(OPEN)
-    return hand.carry(np.array([inside[0], inside[1], DROP_M]), OVER_DRAWER_M)
+    return hand.carry(goal.colour, np.array([inside[0], inside[1], DROP_M]), OVER_DRAWER_M)
 
 
 def _grip(hand: Hand, goal: Goal) -> Vector:

@@ -1,7 +1,7 @@
 """The tabletop in symbols: what can be asked for next, and what the table is like when it is done.
 
 The rules keep to what the hand can reach without knocking something over: nothing is taken out of the drawer, blocks
-beside a stack or under the drawer's handle are not gripped, and one block at most lies in the drawer.
+beside a stack, at the left edge or under the drawer's handle are not gripped, and one block at most lies in the drawer.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _within_reach(state: TabletopState, colour: str) -> bool:
     place = state.place(colour)
     if state.held is not None and state.held != colour and not _can_let_go(state):
         return False
-    if place in (DRAWER, RIGHT):
+    if place in (DRAWER, LEFT, RIGHT):
         return False
     return state.base is None or place == STACKED
 

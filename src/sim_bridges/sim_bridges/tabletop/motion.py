@@ -63,12 +63,13 @@ class Hand:
         hover_m = max(HOVER_M, self.highest_m() + CLEAR_M - contact[2])
         way[2] += hover_m * float(np.clip((sideways_m - 0.006) / FUNNEL_M, 0.0, 1.0))
         if sideways_m > 0.02 and way[2] > 0.02:
-            way[:2] *= 0.2
+            way[:2] *= 0.2 if way[2] < 0.05 else 0.0  # straight up from beside a block: it must not be shoved on
         return self.row(way, self.yaw_error(yaw), gripper)
 
-    def carry(self, place: Vector, height_m: float) -> Vector:
-        """Bring what is in the hand to a place, the tool at `height_m` on the way."""
+    def carry(self, colour: str, place: Vector, height_m: float) -> Vector:
+        """Bring the block in the hand to a place, the tool at `height_m` on the way and at the place's height there."""
         way = place - self.arm.position
+        way[:2] = (place - self.scene.block_pose(colour)[0])[:2]  # it may have slipped in the grip
         sideways_m = float(np.linalg.norm(way[:2]))
         way[2] += (height_m - place[2]) * float(np.clip((sideways_m - 0.008) / FUNNEL_M, 0.0, 1.0))
         if sideways_m > 0.03 and way[2] > 0.02:
@@ -117,9 +118,9 @@ class Hand:
         """Lower a block to the nearest free spot of the table and open the fingers."""
         block = self.scene.block_pose(colour)[0]
         spot = self._free_spot(colour, block)
-        if block[2] < LYING_M:
+        if min(block[2], self.arm.position[2]) < LYING_M:
             return self.stay(OPEN)
-        return self.carry(np.array([*spot, BLOCK_HALF_M - 0.001]), max(0.11, self.highest_m() + 2 * CLEAR_M))
+        return self.carry(colour, np.array([*spot, BLOCK_HALF_M - 0.001]), max(0.11, self.highest_m() + 2 * CLEAR_M))
 
     def _free_spot(self, colour: str, block: Vector) -> Vector:
         others = [self.scene.block_pose(other)[0][:2] for other in BLOCKS if other != colour]

@@ -23,7 +23,7 @@ BLOCKS: dict[str, tuple[float, float, float]] = {  # hue, saturation, value; jit
 }
 PADS = ("white", "black")
 BLOCK_HALF_M = 0.025
-BLOCK_X_M, BLOCK_Y_M = (0.36, 0.55), (-0.25, -0.01)
+BLOCK_X_M, BLOCK_Y_M = (0.38, 0.56), (-0.24, -0.01)
 BLOCK_YAW_RAD = 0.4
 DRAWS = 256  # layouts drawn at once; one in thirty fits, one in several hundred with a corridor
 BLOCK_GAP_M = 0.09  # between centres: room for an open finger
@@ -34,7 +34,7 @@ CABINET_FRONT_M = 0.080  # of the roof's edge before the cabinet's middle, along
 DRAWER_FRONT_M = 0.074  # inner side of the shut drawer's front before the cabinet's middle, along -y
 DRAWER_INSIDE_M = (0.080, 0.066, 0.075)  # half length along x, half length along y, height under which things are in
 DRAWER_TRAVEL_M = 0.12
-PAD_X_M, PAD_Y_M = (0.265, 0.285), {"white": (-0.215, -0.185), "black": (0.005, 0.035)}
+PAD_X_M, PAD_Y_M = (0.285, 0.305), {"white": (-0.215, -0.185), "black": (0.005, 0.035)}
 PAD_HALF_M = 0.045
 LAMP_X_M, LAMP_Y_M = (0.66, 0.70), (0.19, 0.23)
 LIT, UNLIT = np.array([1.0, 0.93, 0.45]), np.array([0.20, 0.22, 0.26])
@@ -83,6 +83,22 @@ class Scene:
         by_chance = bool(rng.random() < 0.5)
         self.light_on = by_chance if layout.light is None else layout.light
         self.button_armed = True
+
+    def rearrange(self, rng: np.random.Generator) -> None:
+        """Bring some blocks where tasks bring them: onto a pad, onto another block, into the open drawer."""
+        mujoco.mj_kinematics(self.model, self.data)
+        places = self.positions()
+        first, second, third = (str(colour) for colour in rng.permutation(list(BLOCKS))[:3])
+        spots = []
+        if rng.random() < 0.4:
+            spots.append((first, places[f"{rng.choice(PADS)}_pad"] + [0.0, 0.0, BLOCK_HALF_M]))
+        if rng.random() < 0.25:
+            spots.append((second, places[f"{third}_block"] + [0.0, 0.0, 2 * BLOCK_HALF_M]))
+        elif rng.random() < 0.4 and self.drawer_opening_m > 0.08:
+            spots.append((second, places["drawer_inside"] + [0.0, 0.0, BLOCK_HALF_M]))
+        for colour, spot in spots:
+            aside = [*rng.uniform(-0.01, 0.01, 2), 0.0]
+            self.put_block(colour, spot + aside, rng.uniform(-BLOCK_YAW_RAD, BLOCK_YAW_RAD))
 
     def block_pose(self, colour: str) -> tuple[NDArray[np.float64], float]:
         """Centre (3,) m and yaw in (-pi/4, pi/4] rad of a block, by its square symmetry."""

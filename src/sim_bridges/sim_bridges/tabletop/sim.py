@@ -29,7 +29,7 @@ CAMERAS = ("static", "wrist")
 HOLD_PERIODS = 20  # control periods for which a success condition must hold without a break: 0.2 s
 TOOL_DOWN = np.diag([1.0, -1.0, -1.0])  # hand pointing down, fingers closing along y
 START_LOW_M, START_HIGH_M = np.array([0.33, -0.12, 0.22]), np.array([0.41, 0.04, 0.28])
-SCATTER_LOW_M, SCATTER_HIGH_M = np.array([0.32, -0.30, 0.02]), np.array([0.68, 0.24, 0.32])
+SCATTER_LOW_M, SCATTER_HIGH_M = np.array([0.28, -0.36, 0.02]), np.array([0.68, 0.28, 0.32])
 
 
 class TabletopSim:
@@ -113,12 +113,17 @@ class TabletopSim:
         self._chain, self._asked = chain, 0
         return self.next_task()
 
+    @property
+    def tasks_left(self) -> int:
+        """How many of the chain's tasks were not asked for yet."""
+        return 0 if self._chain is None else len(self._chain.steps) - self._asked
+
     def next_task(self) -> Episode:
         """Ask for the chain's next task; world and arm stay as they are. Raises: VlaError where there is none."""
-        chain = self._chain
-        if chain is None or self._asked >= len(chain.steps):
+        if not self.tasks_left:
             raise VlaError("next_task: got no chain, or one whose tasks were all asked for; expected one with a task "
                            "left; call begin_chain")
+        chain = self._chain
         step, words = chain.steps[self._asked], np.random.default_rng([crc32(b"words"), chain.seed, self._asked])
         self._asked += 1
         self._begin(draw_goal(step.task, words, step.choice))
@@ -127,9 +132,11 @@ class TabletopSim:
     def scatter(self, rng: np.random.Generator) -> None:
         """A fresh random scene with the arm anywhere over the table, for cheap pictures with known places.
 
-        Drawer and fingers are anywhere, and one time in five a block is between the fingers. No task.
+        Drawer and fingers are anywhere, some blocks lie where tasks bring them, and one time in five one is between the
+        fingers. No task.
         """
         self.scene.shuffle(rng, Layout(drawer_m=(0.0, DRAWER_TRAVEL_M)))
+        self.scene.rearrange(rng)
         position, yaw = rng.uniform(SCATTER_LOW_M, SCATTER_HIGH_M), rng.uniform(-0.6, 0.6)
         finger_m = float(rng.choice([0.0, FINGER_OPEN_M, rng.uniform(0.0, FINGER_OPEN_M)]))
         tilt = rotation_matrix(np.array([*rng.normal(0.0, 0.04, 2), yaw]))

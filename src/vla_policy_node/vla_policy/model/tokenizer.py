@@ -44,6 +44,26 @@ class Tokenizer:
         core.model = WordLevel(vocabulary, unk_token=UNKNOWN)
         return cls(core)
 
+    def extended(self, sentences: Iterable[str]) -> Tokenizer:
+        """One that also knows the words of `sentences`; the words it knows keep their ids, new ones follow in
+        alphabetical order. It is this one where there are none.
+
+        Raises: InstructionError where a pretrained tokenizer lacks a word: its vocabulary is not ours to change.
+        """
+        sentences = list(sentences)
+        if not self._closed:
+            for sentence in sentences:
+                self._refuse_unknown(sentence, sentence, self._core.encode(sentence, add_special_tokens=False))
+            return self
+        vocabulary = self._core.get_vocab()
+        new = sorted({word for sentence in sentences for word in self._split(self._core, sentence)} - set(vocabulary))
+        if not new:
+            return self
+        core = tokenizers.Tokenizer.from_str(self._core.to_str())
+        added = {word: len(vocabulary) + place for place, word in enumerate(new)}
+        core.model = WordLevel(vocabulary | added, unk_token=UNKNOWN)
+        return Tokenizer(core, self._prompt)
+
     @classmethod
     def load(cls, path: Path | str, prompt: str = INSTRUCTION) -> Tokenizer:
         """Read a tokenizer.json. Raises: BundleError."""

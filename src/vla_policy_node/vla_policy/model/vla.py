@@ -14,11 +14,11 @@ from functools import partial
 from torch import Tensor, nn
 
 from vla_policy.contract import RobotContract
-from vla_policy.errors import ContractError, nearest
+from vla_policy.errors import ConfigError, ContractError, nearest
 from vla_policy.model.config import ModelConfig
 from vla_policy.model.formulations.base import Memory, stack_frames
 from vla_policy.model.heads.base import ActionShape, Reading
-from vla_policy.model.heads.losses import ActionTargets, LossWeights, place_loss
+from vla_policy.model.heads.losses import ActionTargets, LossPart, LossWeights, place_loss
 from vla_policy.model.registry import BACKBONES, FORMULATIONS, HEADS, resolve
 from vla_policy.observation.proprioception import proprioception_names
 
@@ -46,13 +46,21 @@ class VLAModel(nn.Module):
         super().__init__()
         self.config = config
         head = resolve(HEADS, config.action_head, "action_head")
-        words = vocabulary_size + head.new_words(config)
-        self.backbone = resolve(BACKBONES, config.backbone, "backbone").create(config, words)
+        self._head_words = head.new_words(config)
+        self.backbone = resolve(BACKBONES, config.backbone, "backbone").create(
+            config, vocabulary_size + self._head_words)
         width = self.backbone.hidden_size
         self.formulation = resolve(FORMULATIONS, config.formulation, "formulation")(
             config, self.backbone, state_size, head.queries(config, shape))
         self.head = head(config, width, shape)
         self.grounding = nn.Linear(width, GROUNDING_SIZE)
+
+    def add_words(self, count: int) -> None:
+        """Make room for `count` further words of the tokenizer. Raises: ConfigError where backbone or head cannot."""
+        if self._head_words:
+            raise ConfigError(f"action_head {self.config.action_head}: got {count} new words, expected none: its actions "
+                              "are words behind those of the tokenizer; train a new policy")
+        self.backbone.add_words(count)
 
     def forward(self, images_BWVSS3: Tensor, state_BWP: Tensor, text_ids_BL: Tensor,
                 text_mask_BL: Tensor) -> ModelOutput:
@@ -62,8 +70,8 @@ class VLAModel(nn.Module):
         return ModelOutput(arm_BWKA, gripper_BWK, self.grounding(reading.feature).float())
 
     def loss(self, images_BWVSS3: Tensor, state_BWP: Tensor, text_ids_BL: Tensor, text_mask_BL: Tensor,
-             targets: ActionTargets, weights: LossWeights) -> tuple[Tensor, dict[str, Tensor]]:
-        """What training lowers, a scalar, and its parts, not weighed. The inputs are those of `forward`.
+             targets: ActionTargets, weights: LossWeights) -> dict[str, LossPart]:
+        """The parts of what training lowers, not weighed: `weights.total` joins them. The inputs are those of `forward`.
 
         For all heads, also those whose loss needs more than their output (discrete, diffusion, flow). The part
         `place` comes from the same reading; it is there where `targets` has places and `weights` counts them.
@@ -73,7 +81,7 @@ class VLAModel(nn.Module):
         if targets.place_BW3 is not None and weights.grounding_weight:
             guess_BW3 = self.grounding(reading.feature)
             parts["place"] = place_loss(guess_BW3, targets.place_BW3, targets.rows_BWK.any(-1))
-        return weights.total(parts), parts
+        return parts
 
     def ground(self, images_BVSS3: Tensor, state_BP: Tensor, text_ids_BL: Tensor,
                text_mask_BL: Tensor) -> Tensor:

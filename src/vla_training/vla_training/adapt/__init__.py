@@ -7,5 +7,6 @@ from vla_training.adapt.config import AdaptConfig, LoraSettings
 from vla_training.adapt.lora import merged
 from vla_training.adapt.parts import Share, trained_shares, wrap_units
 from vla_training.adapt.prepare import prepare_model
+from vla_training.adapt.suggest import suggest
 
-__all__ = ["AdaptConfig", "LoraSettings", "Share", "merged", "prepare_model", "trained_shares", "wrap_units"]
+__all__ = ["AdaptConfig", "LoraSettings", "Share", "merged", "prepare_model", "suggest", "trained_shares", "wrap_units"]

@@ -32,7 +32,7 @@ def add_adapters(backbone: Backbone, settings: LoraSettings) -> None:
     """
     from peft import LoraConfig, inject_adapter_in_model  # takes seconds, and only this needs it
 
-    names = _targets(backbone, settings)
+    names = list(target_layers(backbone, settings))
     whole = [weight for part in settings.train for weight in backbone.parts()[part]]
     backbone.requires_grad_(False)
     if settings.four_bit:
@@ -86,24 +86,29 @@ def _merge(layer: LoraLayer, dequantised: torch.dtype) -> nn.Linear:
     return linear
 
 
-def _targets(backbone: Backbone, settings: LoraSettings) -> list[str]:
-    """Names within the wrapped model of the linear layers to adapt."""
+def target_layers(backbone: Backbone, settings: LoraSettings) -> dict[str, nn.Linear]:
+    """The linear layers that get an adapter, by their place in the wrapped model.
+
+    Raises: ConfigError for module names that no target part has, and for targets without a linear layer.
+    """
     parts = backbone.parts()
     inside = {weight for part in settings.targets for weight in parts[part]}
-    names = [name for name, layer in _linear_layers(backbone.vlm).items() if layer.weight in inside]
-    if settings.modules == "auto":
-        chosen = names
-    else:
-        known = sorted({name.rpartition(".")[2] for name in names})
-        for module in settings.modules:
-            if module not in known:
-                raise ConfigError(f"adapt.lora.modules: got '{module}', which no linear layer of "
-                                  f"{list(settings.targets)} is called; {nearest(module, known)}")
-        chosen = [name for name in names if name.rpartition(".")[2] in settings.modules]
-    if not chosen:
+    layers = {name: layer for name, layer in _linear_layers(backbone.vlm).items() if layer.weight in inside}
+    if not layers:
         raise ConfigError(f"adapt.lora.targets: got {list(settings.targets)}, in which this backbone has no linear "
                           "layer; add text, or train the part whole by adapt.lora.train")
-    return chosen
+    if settings.modules == "auto":
+        return layers
+    known = sorted({_last(name) for name in layers})
+    for module in settings.modules:
+        if module not in known:
+            raise ConfigError(f"adapt.lora.modules: got '{module}', which no linear layer of {list(settings.targets)} "
+                              f"is called; {nearest(module, known)}")
+    return {name: layer for name, layer in layers.items() if _last(name) in settings.modules}
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _linear_layers(vlm: nn.Module) -> dict[str, nn.Linear]:

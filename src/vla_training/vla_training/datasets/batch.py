@@ -18,9 +18,10 @@ from torch import Tensor
 class Batch:
     """What the model is trained on.
 
-    images_BWVSS3: uint8, RGB. state_BWP: float32, normalised; P is 0 for a model that feels nothing. text_ids_BL: int64.
-    text_mask_BL: True where text is. arm_BWKA: float32 in [-1, 1]. gripper_BWK: float32, 0 closed to 1 open, None without a gripper.
-    rows_BWK: True where a row counts, False in padding. place_BW3: float32, None where no place is known.
+    images_BWVSS3: uint8, RGB. state_BWP: float32, normalised; P is 0 for a model that feels nothing. text_ids_BL:
+    int64. text_mask_BL: True where text is. arm_BWKA: float32 in [-1, 1]. gripper_BWK: float32, 0 closed to 1 open,
+    None without a gripper. rows_BWK: True where a row counts, False in padding. place_BW3: float32, None where no
+    place is known.
     """
 
     images_BWVSS3: Tensor
@@ -35,8 +36,12 @@ class Batch:
     @classmethod
     def of(cls, arrays: Mapping[str, NDArray | None]) -> Batch:
         """Tensors that share the arrays' memory."""
-        return cls(**{name: None if value is None else torch.from_numpy(np.ascontiguousarray(value))
-                      for name, value in arrays.items()})
+        return cls(
+            **{
+                name: None if value is None else torch.from_numpy(np.ascontiguousarray(value))
+                for name, value in arrays.items()
+            }
+        )
 
     @property
     def frames(self) -> int:

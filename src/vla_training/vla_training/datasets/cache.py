@@ -1,7 +1,8 @@
-"""A data set's episodes in, memory-mapped arrays out that are made once: its mapped columns, and its images at the model's size.
+"""A data set's episodes in, memory-mapped arrays out that are made once: its mapped columns, and its images at the
+model's size.
 
-Arrays lie in `.cache` beside the data or, where that cannot be written, in the user's cache folder; their names change with the data
-set's fingerprint and with all else that they were made from.
+Arrays lie in `.cache` beside the data or, where that cannot be written, in the user's cache folder; their names
+change with the data set's fingerprint and with all else that they were made from.
 """
 
 from __future__ import annotations
@@ -56,7 +57,10 @@ def key_of(*parts: Any) -> str:
 
 
 def cached_arrays(
-    data: EpisodeSource, name: str, key: str, arrays: Mapping[str, tuple[tuple[int, ...], str]],
+    data: EpisodeSource,
+    name: str,
+    key: str,
+    arrays: Mapping[str, tuple[tuple[int, ...], str]],
     fill: Callable[[dict[str, NDArray[Any]]], None],
 ) -> dict[str, ArrayFile]:
     """Arrays by name, made by `fill` unless an earlier run made them; whole or not at all.
@@ -69,7 +73,10 @@ def cached_arrays(
         _check_space(folder.parent, need, name)
         scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{name}-"))
         try:
-            maps = {array: open_memmap(scratch / f"{array}.npy", "w+", dtype, shape) for array, (shape, dtype) in arrays.items()}
+            maps = {
+                array: open_memmap(scratch / f"{array}.npy", "w+", dtype, shape)
+                for array, (shape, dtype) in arrays.items()
+            }
             fill(maps)
             for array in maps.values():
                 array.flush()
@@ -81,7 +88,9 @@ def cached_arrays(
 
 
 def decoded_images(data: EpisodeSource, episodes: Sequence[int], cameras: Sequence[str], size: int) -> ArrayFile:
-    """Every frame of these episodes, one after the other, and of these published cameras: uint8 (N, V, size, size, 3)."""
+    """Every frame of these episodes, one after the other, and of these published cameras: uint8 (N, V, size, size,
+    3).
+    """
     frames = sum(data.episodes[episode].length for episode in episodes)
     key = key_of(data.spec.fingerprint, list(cameras), size, list(episodes))
 
@@ -96,7 +105,9 @@ def decoded_images(data: EpisodeSource, episodes: Sequence[int], cameras: Sequen
                 row += length
                 progress.advance(bar, length)
 
-    return cached_arrays(data, "images", key, {"images": ((frames, len(cameras), size, size, 3), "uint8")}, fill)["images"]
+    return cached_arrays(data, "images", key, {"images": ((frames, len(cameras), size, size, 3), "uint8")}, fill)[
+        "images"
+    ]
 
 
 def _decode_episode(data: EpisodeSource, episode: int, cameras: Sequence[str], out: NDArray[np.uint8]) -> None:
@@ -116,14 +127,18 @@ def _home_of(data: EpisodeSource) -> Path:
                 return place
         except OSError:
             continue
-    raise DataError(f"{data.root}: neither {data.root / FOLDER} nor {cache_home()} can be written; make one of them writable")
+    raise DataError(
+        f"{data.root}: neither {data.root / FOLDER} nor {cache_home()} can be written; make one of them writable"
+    )
 
 
 def _check_space(folder: Path, need: int, name: str) -> None:
     free = shutil.disk_usage(folder).free
     if need > free:
-        raise DataError(f"{folder}: {name} need {need / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; make room, or train with "
-                        "cache: none")
+        raise DataError(
+            f"{folder}: {name} need {need / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; make room, or train with "
+            "cache: none"
+        )
 
 
 def _publish(scratch: Path, folder: Path) -> None:

@@ -16,16 +16,32 @@ Frames = Annotated[int, Field(ge=0)]
 
 _PART = re.compile(r"[^\[\]]+(\[[^\[\]]+\])?")
 RotationForm = Literal[
-    "rotation_vector", "quaternion_xyzw", "quaternion_wxyz", "matrix", "matrix_columns",
-    "euler_xyz", "euler_xzy", "euler_yxz", "euler_yzx", "euler_zxy", "euler_zyx",
-    "euler_XYZ", "euler_XZY", "euler_YXZ", "euler_YZX", "euler_ZXY", "euler_ZYX",
+    "rotation_vector",
+    "quaternion_xyzw",
+    "quaternion_wxyz",
+    "matrix",
+    "matrix_columns",
+    "euler_xyz",
+    "euler_xzy",
+    "euler_yxz",
+    "euler_yzx",
+    "euler_zxy",
+    "euler_zyx",
+    "euler_XYZ",
+    "euler_XZY",
+    "euler_YXZ",
+    "euler_YZX",
+    "euler_ZXY",
+    "euler_ZYX",
 ]
 
 
 def _part(text: str) -> str:
     if not _PART.fullmatch(text):
-        raise ValueError(f"got '{text}', expected a column and, where it is a part of it, which: 'action', 'action[6]', "
-                         "'action[0:3]' or 'action[x, y, z]'")
+        raise ValueError(
+            f"got '{text}', expected a column and, where it is a part of it, which: 'action', 'action[6]', "
+            "'action[0:3]' or 'action[x, y, z]'"
+        )
     return text
 
 
@@ -35,8 +51,9 @@ Part = Annotated[str, AfterValidator(_part)]
 class PoseColumns(StrictModel):
     """Where a pose, or a change of pose, lies in a data set, and how it was written.
 
-    position, rotation: parts of published columns. rotation_as: `matrix` is 9 numbers row by row, `matrix_columns` its first two
-    columns; small euler letters turn about fixed axes, capital ones about the moving axes, in the order written.
+    position, rotation: parts of published columns. rotation_as: `matrix` is 9 numbers row by row, `matrix_columns`
+    its first two columns; small euler letters turn about fixed axes, capital ones about the moving axes, in the order
+    written.
     position_scale, rotation_scale: one published unit in `position_unit` or `rotation_unit`.
     """
 
@@ -68,7 +85,9 @@ class GripperColumn(StrictModel):
 
 
 class JointColumns(StrictModel):
-    """Where joint values lie, in the order of the contract's `action.joints`. change: they are added to the measured ones."""
+    """Where joint values lie, in the order of the contract's `action.joints`. change: they are added to the measured
+    ones.
+    """
 
     part: Part
     unit: Literal["rad", "deg"] = "rad"
@@ -80,8 +99,8 @@ class ActionMapping(StrictModel):
 
     kind: what they are. pose: for ee_delta and ee_pose; joints: for joint_position.
     frame: of an ee_delta, `base`, or `tool` (of the tool as it stands before the row).
-    difference: how an ee_delta's rotation was made: `turned` (a rotation after the pose's) or `subtracted` (angles of the target less
-    angles of the pose, each about its own axis, as CALVIN does).
+    difference: how an ee_delta's rotation was made: `turned` (a rotation after the pose's) or `subtracted` (angles of
+    the target less angles of the pose, each about its own axis, as CALVIN does).
     """
 
     kind: ActionKind
@@ -115,12 +134,15 @@ class StateMapping(StrictModel):
 class Source(StrictModel):
     """A data set on disk, and how it becomes the contract's. A LeRobot folder recorded here needs only `path`.
 
-    format: found out where it is left out. tasks: those to use, all where none are named. episodes: [first, last + 1] to use.
+    format: found out where it is left out. tasks: those to use, all where none are named. episodes: [first, last + 1]
+    to use.
     weight: how often one of its frames is drawn, next to a frame of a source of weight 1.
-    preset: a mapping known by name (`vla_training.datasets.mapping.PRESETS`); `actions`, `state`, `cameras` say it in full or replace
-    parts of it. cameras: contract camera -> published camera. place: column with the position [m, base frame] of what is named.
+    preset: a mapping known by name (`vla_training.datasets.mapping.PRESETS`); `actions`, `state`, `cameras` say it in
+    full or replace parts of it. cameras: contract camera -> published camera. place: column with the position [m,
+    base frame] of what is named.
     normalize: `target` by the statistics of the run, `own` by this source's, for another robot's data.
-    resample: allow a rate that differs from the contract's; rows are then joined or split so that the motion stays the same.
+    resample: allow a rate that differs from the contract's; rows are then joined or split so that the motion stays
+    the same.
     paraphrases: YAML file, sentence -> sentences that mean the same; each window draws one.
     """
 
@@ -149,7 +171,8 @@ class Source(StrictModel):
 class CameraAugmentation(StrictModel):
     """What may happen to the images of one camera; each value is drawn between minus and plus it.
 
-    shift_px: moved, edges repeat [px of the model's image]. crop: the share of the side that may be cut off, the rest enlarged.
+    shift_px: moved, edges repeat [px of the model's image]. crop: the share of the side that may be cut off, the rest
+    enlarged.
     brightness, contrast, saturation: factors 1 ± it. hue: share of the colour circle.
     """
 

@@ -1,6 +1,7 @@
 """Rotations, motions, units and rates of other conventions in, those of a robot contract out, and back; all exact.
 
-Arrays are float64 and may have leading axes. Quaternions are (x, y, z, w), angles rad. A motion is (position (..., 3), quaternion (..., 4)).
+Arrays are float64 and may have leading axes. Quaternions are (x, y, z, w), angles rad. A motion is (position (...,
+3), quaternion (..., 4)).
 """
 
 from __future__ import annotations

@@ -18,17 +18,29 @@ PREFETCH = 2  # batches that each worker makes ahead
 
 
 class WindowLoader:
-    """Iterates over the batches of `draws`, in their order. wait_s: how long the caller waited for batches, all in all [s]."""
+    """Iterates over the batches of `draws`, in their order. wait_s: how long the caller waited for batches, all in
+    all [s].
+    """
 
-    def __init__(self, windows: WindowSet, draws: Iterable[Sequence[Draw]], workers: int = 0, pin_memory: bool = False) -> None:
+    def __init__(
+        self, windows: WindowSet, draws: Iterable[Sequence[Draw]], workers: int = 0, pin_memory: bool = False
+    ) -> None:
         """workers: processes beside this one; with 0 batches are made here, when they are asked for.
 
-        The batches are the same for any number of workers. pin_memory: keep them where a GPU copies from without waiting.
+        The batches are the same for any number of workers. pin_memory: keep them where a GPU copies from without
+        waiting.
         """
         self.wait_s = 0.0
         ahead = {"prefetch_factor": PREFETCH, "multiprocessing_context": "forkserver"} if workers else {}
-        self._loader = DataLoader(_Guarded(windows), batch_sampler=draws, collate_fn=_as_it_is, num_workers=workers,
-                                  pin_memory=pin_memory, worker_init_fn=_start_worker if workers else None, **ahead)
+        self._loader = DataLoader(
+            _Guarded(windows),
+            batch_sampler=draws,
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            pin_memory=pin_memory,
+            worker_init_fn=_start_worker if workers else None,
+            **ahead,
+        )
 
     def __iter__(self) -> Iterator[Batch]:
         """Raises: VlaError where a window cannot be read; it tells file and episode."""
@@ -44,7 +56,9 @@ class WindowLoader:
             yield batch
 
 
-def window_loader(windows: WindowSet, draws: Iterable[Sequence[Draw]], workers: int = 0, pin_memory: bool = False) -> WindowLoader:
+def window_loader(
+    windows: WindowSet, draws: Iterable[Sequence[Draw]], workers: int = 0, pin_memory: bool = False
+) -> WindowLoader:
     """The loader of these draws."""
     return WindowLoader(windows, draws, workers, pin_memory)
 

@@ -11,22 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vla_policy.contract import POSE_NAMES, ActionKind, RobotContract
-from vla_policy.errors import ConfigError, DataError, nearest
+from vla_policy.action.rotation_forms import quaternion_from, rotation_as, rotation_size
+from vla_policy.contract import ActionKind, RobotContract
+from vla_policy.errors import DataError, nearest
 from vla_policy.model.config import ModelConfig
 from vla_policy.observation.proprioception import proprioception, proprioception_names
 from vla_policy.types import Observation, Pose
-from vla_policy.action.rotation_forms import quaternion_from, rotation_as, rotation_size
 from vla_training.datasets import conversions
-from vla_training.datasets.config import ActionMapping, GripperColumn, JointColumns, PoseColumns, Source, StateMapping
+from vla_training.datasets.config import ActionMapping, JointColumns, PoseColumns, StateMapping
 from vla_training.datasets.conversions import Array, Motion
 from vla_training.datasets.parts import ColumnPart
-from vla_training.datasets.presets import PRESETS, Preset
-from vla_training.datasets.source import EpisodeSource, SourceSpec
+from vla_training.datasets.presets import Preset
+from vla_training.datasets.source import SourceSpec
 
 GRIPPER_SLACK = 0.05  # of its range, that published gripper values may lie outside it
-PLACE_COLUMN = "observation.target_position"  # where our own recordings keep it
-IMAGE_PREFIX = "observation.images."
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +39,9 @@ class MappedEpisode:
 class ContractMapping:
     """From one data set to one contract and model. Made by `resolve_mapping`; pickles."""
 
-    def __init__(self, spec: SourceSpec, where: str, said: Preset, place: str | None, contract: RobotContract,
-                 model: ModelConfig) -> None:
+    def __init__(
+        self, spec: SourceSpec, where: str, said: Preset, place: str | None, contract: RobotContract, model: ModelConfig
+    ) -> None:
         """Raises: DataError where the data set lacks what the mapping names, or cannot become the contract's."""
         self._where, self._contract, self._model = where, contract, model
         self._actions, self._state = said.actions, said.state
@@ -82,6 +81,16 @@ class ContractMapping:
         place = None if self._place is None else self._place.take(columns, rows=False).astype(np.float32)
         return MappedEpisode(actions.astype(np.float32), self._felt(pose, joints, len(arm)), place)
 
+    def observations(self, columns: Mapping[str, NDArray[Any]], key: str) -> list[Observation]:
+        """What the robot would have told of itself at every frame: no images, stamp 0, NaN for joints that the model
+        does not feel.
+
+        Raises: DataError naming episode, frame and column.
+        """
+        self._check_finite(columns, key)
+        frames = len(next(iter(columns.values())))
+        return self._observed(self._pose(columns) if self._needs_pose else None, self._joints(columns), frames)
+
     @property
     def _arm(self) -> PoseColumns | JointColumns:
         return self._actions.pose or self._actions.joints
@@ -114,22 +123,30 @@ class ContractMapping:
         contract, mapping = self._contract, self._actions
         joint_space = ActionKind.JOINT_POSITION
         if (mapping.kind is joint_space) != (contract.action.kind is joint_space):
-            raise DataError(f"{self._where}: its actions are {mapping.kind}, contract '{contract.name}' takes "
-                            f"{contract.action.kind}; neither follows from the other without the robot's kinematics")
+            raise DataError(
+                f"{self._where}: its actions are {mapping.kind}, contract '{contract.name}' takes "
+                f"{contract.action.kind}; neither follows from the other without the robot's kinematics"
+            )
         if (mapping.gripper is None) != (contract.action.gripper is None):
             has = {True: "none", False: "one"}
-            raise DataError(f"{self._where}: gripper column: the data has {has[mapping.gripper is None]}, contract "
-                            f"'{contract.name}' has {has[contract.action.gripper is None]}; name it in actions.gripper, or take "
-                            "another contract")
+            raise DataError(
+                f"{self._where}: gripper column: the data has {has[mapping.gripper is None]}, contract "
+                f"'{contract.name}' has {has[contract.action.gripper is None]}; name it in actions.gripper, or take "
+                "another contract"
+            )
         if self._needs_pose and self._state.pose is None:
-            raise DataError(f"{self._where}: the tool pose is needed (by its actions or the model's state) and is not mapped; "
-                            "name it in state.pose, or set the model's proprioception false")
+            raise DataError(
+                f"{self._where}: the tool pose is needed (by its actions or the model's state) and is not mapped; "
+                "name it in state.pose, or set the model's proprioception false"
+            )
         wanted = contract.action.joints if mapping.joints and mapping.joints.change else ()
         wanted += self._model.proprioception_joints if self._model.proprioception else ()
         for name in wanted:
             if name not in self._state.joints:
-                raise DataError(f"{self._where}: joint '{name}' of contract '{contract.name}' is not mapped; name its part in "
-                                f"state.joints; {nearest(name, self._state.joints)}")
+                raise DataError(
+                    f"{self._where}: joint '{name}' of contract '{contract.name}' is not mapped; name its part in "
+                    f"state.joints; {nearest(name, self._state.joints)}"
+                )
         self._check_sizes()
 
     def _check_sizes(self) -> None:
@@ -144,16 +161,20 @@ class ContractMapping:
             part = self._part(text)
             if len(part) != size:
                 got = ", ".join(part.names or map(str, part.places))
-                raise DataError(f"{self._where}: '{text}' has {len(part)} values ({got}), expected {size}; the contract's columns "
-                                f"are {', '.join(self._contract.action_names)}")
+                raise DataError(
+                    f"{self._where}: '{text}' has {len(part)} values ({got}), expected {size}; the contract's columns "
+                    f"are {', '.join(self._contract.action_names)}"
+                )
 
     def _check_finite(self, columns: Mapping[str, NDArray[Any]], key: str) -> None:
         for name in self.columns:
             values = columns[name]
             if values.dtype.kind == "f" and not np.isfinite(values).all():
                 bad = tuple(np.argwhere(~np.isfinite(values))[0])
-                raise DataError(f"{key}: frame {bad[0]}: column '{name}' is {values[bad]}, expected a number; leave the episode out "
-                                "by `episodes`, or repair the recording")
+                raise DataError(
+                    f"{key}: frame {bad[0]}: column '{name}' is {values[bad]}, expected a number; leave the "
+                    "episode out by `episodes`, or repair the recording"
+                )
 
     def _pose(self, columns: Mapping[str, NDArray[Any]]) -> Motion:
         position, rotation = _motion_numbers(self._state.pose, self._part, columns, rows=False)
@@ -163,7 +184,9 @@ class ContractMapping:
         if not self._feels_joints:
             return {}
         unit = conversions.RADIANS[self._state.joint_unit]
-        return {name: self._part(text).take(columns, rows=False)[:, 0] * unit for name, text in self._state.joints.items()}
+        return {
+            name: self._part(text).take(columns, rows=False)[:, 0] * unit for name, text in self._state.joints.items()
+        }
 
     def _arm_rows(self, columns: Mapping[str, NDArray[Any]], pose: Motion | None, joints: dict[str, Array]) -> Array:
         """(T, R, arm columns) in the contract's kind and units."""
@@ -210,134 +233,50 @@ class ContractMapping:
             return None
         values = self._part(gripper.part).take(columns, rows=True)[..., 0]
         if gripper.change:
-            return conversions.gripper_from_changes(values.reshape(-1), gripper.closed_at, gripper.open_at).reshape(values.shape)
+            return conversions.gripper_from_changes(values.reshape(-1), gripper.closed_at, gripper.open_at).reshape(
+                values.shape
+            )
         fraction = conversions.gripper_fraction(values, gripper.closed_at, gripper.open_at)
         if len(fraction) and (fraction.min() < -GRIPPER_SLACK or fraction.max() > 1 + GRIPPER_SLACK):
-            raise DataError(f"{key}: gripper '{gripper.part}' goes from {values.min():g} to {values.max():g}, the mapping says "
-                            f"{gripper.closed_at:g} is closed and {gripper.open_at:g} is open; correct closed_at and open_at")
+            raise DataError(
+                f"{key}: gripper '{gripper.part}' goes from {values.min():g} to {values.max():g}, the mapping says "
+                f"{gripper.closed_at:g} is closed and {gripper.open_at:g} is open; correct closed_at and open_at"
+            )
         return np.clip(fraction, 0.0, 1.0)
 
     def _felt(self, pose: Motion | None, joints: dict[str, Array], frames: int) -> NDArray[np.float32]:
         """The model's state vector of every frame, built by the function that serves the policy."""
         if not self._model.proprioception:
             return np.empty((frames, 0), np.float32)
-        names = self._contract.joints.names
-        table = np.stack([joints.get(name, np.full(frames, np.nan)) for name in names], -1)
-        has_pose = self._contract.pose is not None
-        return np.stack([
-            proprioception(self._contract, Observation(0, {}, table[t], Pose(pose[0][t], pose[1][t]) if has_pose else None),
-                           self._model.proprioception_joints)
+        felt = [
+            proprioception(self._contract, observation, self._model.proprioception_joints)
+            for observation in self._observed(pose, joints, frames)
+        ]
+        return np.stack(felt)
+
+    def _observed(self, pose: Motion | None, joints: dict[str, Array], frames: int) -> list[Observation]:
+        table = np.stack([joints.get(name, np.full(frames, np.nan)) for name in self._contract.joints.names], -1)
+        felt_pose = pose if self._contract.pose is not None else None
+        return [
+            Observation(0, {}, table[t], None if felt_pose is None else Pose(felt_pose[0][t], felt_pose[1][t]))
             for t in range(frames)
-        ])
-
-
-def resolve_mapping(source: Source, data: EpisodeSource, contract: RobotContract, model: ModelConfig) -> ContractMapping:
-    """What the source, its preset or the data set itself say of its columns, checked against the contract.
-
-    Raises: ConfigError for an unknown preset; DataError where the data set does not fit it or the contract, both side by side.
-    """
-    said = _said(source, data, contract)
-    place = source.place or (PLACE_COLUMN if PLACE_COLUMN in data.spec.columns else None)
-    return ContractMapping(data.spec, source.path, said, place, contract, model)
-
-
-def resolve_cameras(source: Source, data: EpisodeSource, contract: RobotContract, model: ModelConfig) -> dict[str, str]:
-    """Contract camera -> published camera, for those the model looks at. Raises: DataError naming the nearest."""
-    preset = _preset_of(source, data)
-    known = data.spec.cameras
-    named = (preset.cameras if preset else {}) | source.cameras
-    for name in source.cameras:
-        if name not in contract.cameras:
-            raise ConfigError(f"{source.path}: cameras: '{name}' is not one of contract '{contract.name}'; "
-                              f"{nearest(name, contract.cameras)}")
-    found = {}
-    for name in model.cameras:
-        published = named.get(name) or next((n for n in (name, IMAGE_PREFIX + name) if n in known), name)
-        if published not in known:
-            raise DataError(f"{source.path}: no camera '{published}' for the contract's '{name}'; {nearest(published, known)}; name "
-                            "it in cameras")
-        found[name] = published
-    return found
-
-
-def rate_of(source: Source, data: EpisodeSource) -> float:
-    """Frames a second. Raises: DataError where neither the data set nor its source says it."""
-    preset = _preset_of(source, data)
-    rate_hz = source.rate_hz or data.spec.rate_hz or (preset.rate_hz if preset else None)
-    if rate_hz is None:
-        raise DataError(f"{source.path}: the data set does not say how many frames a second it has; name it in rate_hz")
-    return rate_hz
-
-
-def _said(source: Source, data: EpisodeSource, contract: RobotContract) -> Preset:
-    """The whole mapping: parts that the source names replace those of the preset, or of a recording of our own."""
-    preset = _preset_of(source, data)
-    if preset is None and source.actions is None:
-        preset = _as_recorded(source, data, contract)
-    base = preset or Preset(cameras={}, actions=source.actions)
-    return base.model_copy(update={key: value for key in ("actions", "state") if (value := getattr(source, key)) is not None})
-
-
-def _preset_of(source: Source, data: EpisodeSource) -> Preset | None:
-    if source.preset is not None:
-        if source.preset not in PRESETS:
-            raise ConfigError(f"{source.path}: unknown preset '{source.preset}'; {nearest(source.preset, PRESETS)}")
-        return PRESETS[source.preset]
-    if data.spec.format == "calvin":
-        return PRESETS["calvin"]
-    folders = set(data.root.resolve().parts)
-    return next((preset for preset in PRESETS.values() if folders & set(preset.folders)), None)
-
-
-def _as_recorded(source: Source, data: EpisodeSource, contract: RobotContract) -> Preset:
-    """The mapping of a recording whose columns carry the contract's names. Raises: DataError with both side by side."""
-    columns = data.spec.columns
-    got = columns["action"].names if "action" in columns else None
-    size = columns["action"].shape[-1] if "action" in columns and columns["action"].shape else 0
-    expected = contract.action_names
-    if got != expected:
-        listed = ", ".join(got) if got else f"{size} columns without names" if size else f"no 'action' among {', '.join(columns)}"
-        raise DataError(f"{source.path}: actions are {listed}; contract '{contract.name}' takes {', '.join(expected)}; name a preset "
-                        f"({', '.join(PRESETS)}), or say in `actions` what the columns are")
-    _check_recorded_with(source, data.spec, contract)
-    arm = f"action[0:{len(expected) - (contract.action.gripper is not None)}]"
-    pose = {"position": "action[0:3]", "rotation": "action[3:6]"}
-    joint_space = contract.action.kind is ActionKind.JOINT_POSITION
-    actions = ActionMapping(
-        kind=contract.action.kind,
-        pose=None if joint_space else PoseColumns(**pose),
-        joints=JointColumns(part=arm) if joint_space else None,
-        gripper=GripperColumn(part="action[-1]") if contract.action.gripper else None,
-    )
-    return Preset(cameras={}, actions=actions, state=_state_as_recorded(columns))
-
-
-def _state_as_recorded(columns: Mapping[str, Any]) -> StateMapping:
-    pose = None
-    if "observation.pose" in columns:
-        pose = PoseColumns(position="observation.pose[0:3]", rotation="observation.pose[3:7]", rotation_as="quaternion_xyzw")
-    state = columns.get("observation.state")
-    joints = {name: f"observation.state[{name}]" for name in state.names or ()} if state else {}
-    return StateMapping(pose=pose, joints=joints)
-
-
-def _check_recorded_with(source: Source, spec: SourceSpec, contract: RobotContract) -> None:
-    """Hold the contract that a recording carries against the target's. Raises: DataError with both values."""
-    expected = described(contract)
-    for name, got in (spec.recorded_with or {}).items():
-        if name in expected and got != expected[name]:
-            raise DataError(f"{source.path}: {name}: the data was recorded with {got}, contract '{contract.name}' has "
-                            f"{expected[name]}; take the robot it was recorded with, or say in `actions` what its columns are")
+        ]
 
 
 def described(contract: RobotContract) -> dict[str, str]:
     """What a recording tells of its contract, so that it is not taken for another's: kind, units, frames, rate."""
-    return {"action kind": str(contract.action.kind), "action units": " ".join(contract.action_units),
-            "base frame": contract.base_frame, "tool frame": contract.tool_frame,
-            "action rate_hz": f"{contract.action.rate_hz:g}"}
+    return {
+        "action kind": str(contract.action.kind),
+        "action units": " ".join(contract.action_units),
+        "base frame": contract.base_frame,
+        "tool frame": contract.tool_frame,
+        "action rate_hz": f"{contract.action.rate_hz:g}",
+    }
 
 
-def _motion_numbers(pose: PoseColumns, part: Any, columns: Mapping[str, NDArray[Any]], rows: bool) -> tuple[Array, Array]:
+def _motion_numbers(
+    pose: PoseColumns, part: Any, columns: Mapping[str, NDArray[Any]], rows: bool
+) -> tuple[Array, Array]:
     """Positions [m] and rotations in their published form, angles in rad."""
     angles = pose.rotation_as == "rotation_vector" or pose.rotation_as.startswith("euler")
     scale = pose.rotation_scale * conversions.RADIANS[pose.rotation_unit] if angles else 1.0
@@ -352,8 +291,18 @@ def _row(mapping: ActionMapping, row: int, published: tuple[Array, Array]) -> Mo
     return position, quaternion_from(mapping.pose.rotation_as, rotation)
 
 
-def _digest(actions: ActionMapping, state: StateMapping, place: str | None, contract: RobotContract, model: ModelConfig) -> str:
+def _digest(
+    actions: ActionMapping, state: StateMapping, place: str | None, contract: RobotContract, model: ModelConfig
+) -> str:
     """Changes with whatever changes the mapped numbers."""
-    described_by = [actions.model_dump(mode="json"), state.model_dump(mode="json"), place, described(contract), contract.action_names,
-                    contract.pose is not None, model.proprioception, model.proprioception_joints]
+    described_by = [
+        actions.model_dump(mode="json"),
+        state.model_dump(mode="json"),
+        place,
+        described(contract),
+        contract.action_names,
+        contract.pose is not None,
+        model.proprioception,
+        model.proprioception_joints,
+    ]
     return hashlib.sha256(json.dumps(described_by).encode()).hexdigest()

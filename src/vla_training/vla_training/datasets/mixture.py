@@ -12,21 +12,27 @@ from vla_training.datasets.prepared import PreparedSource
 
 
 def held_out(sources: Sequence[PreparedSource], share: float, seed: int) -> list[NDArray[np.bool_]]:
-    """For each source, which of its chosen episodes validate, (E,): the same ones of a data set, whatever was chosen of it.
+    """For each source, which of its chosen episodes validate, (E,): the same ones of a data set, whatever was chosen
+    of it.
 
-    So no episode of a data set that is named twice is on both sides. Raises: ConfigError where a side would be empty.
+    So no episode of a data set that is named twice is on both sides, nor are episodes cut from one recording, which
+    may overlap.
+    Raises: ConfigError where a side would be empty.
     """
     chosen = []
     for source in sources:
-        count = len(source.data.episodes)
+        group = _recorded_together(source)
+        count = group.max() + 1
         order = np.random.default_rng([seed, int(source.data.spec.fingerprint[:8], 16)]).permutation(count)
         held = order[: max(round(share * count), 1 if share and count > 1 else 0)]
-        chosen.append(np.isin(source.episodes, held))
+        chosen.append(np.isin(group[source.episodes], held))
     total, all_held = sum(map(len, chosen)), sum(int(side.sum()) for side in chosen)
     if all_held == total or (share and not all_held):
         empty = "train on" if all_held == total else "validate with"
-        raise ConfigError(f"validation_share {share:g} of {total} episodes leaves none to {empty}; set it to "
-                          f"{'a smaller share' if all_held else '0, or a larger share'}")
+        raise ConfigError(
+            f"validation_share {share:g} of {total} episodes leaves none to {empty}; set it to "
+            f"{'a smaller share' if all_held else '0, or a larger share'}"
+        )
     return chosen
 
 
@@ -50,3 +56,10 @@ class Mixture:
         """A source and a chosen episode of it. chance: evenly drawn from [0, 1)."""
         place = min(int(self._until.searchsorted(chance, "right")), len(self) - 1)
         return int(self.source[place]), int(self.episode[place])
+
+
+def _recorded_together(source: PreparedSource) -> NDArray[np.int64]:
+    """For each episode of the data set the number of the recording it was cut from; its own where it is one."""
+    names = [info.extra.get("play_episode", f"episode {number}") for number, info in enumerate(source.data.episodes)]
+    known: dict[object, int] = {}
+    return np.array([known.setdefault(name, len(known)) for name in names])

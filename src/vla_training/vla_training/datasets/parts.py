@@ -43,7 +43,9 @@ class ColumnPart:
         return len(self.places)
 
     def take(self, columns: Mapping[str, NDArray[Any]], rows: bool) -> NDArray[np.float64]:
-        """The numbers, float64 (T, n); with `rows`, (T, R, n): R rows of a chunk a frame, 1 where there is no such axis."""
+        """The numbers, float64 (T, n); with `rows`, (T, R, n): R rows of a chunk a frame, 1 where there is no such
+        axis.
+        """
         values = columns[self.column].astype(np.float64)
         values = values[:, None] if values.ndim == 1 else values
         values = values[..., list(self.places)]

@@ -8,11 +8,11 @@ from pathlib import Path
 from vla_policy.errors import ConfigError, DataError, nearest
 from vla_training.datasets.source import EpisodeSource
 
-# format -> "module:class" of its reader, made from the folder; imported when chosen
+# format -> "module:opener", called with the folder; imported when chosen
 READERS = {
     "lerobot": "vla_training.datasets.lerobot:LeRobotSource",
     "calvin": "vla_training.datasets.calvin:CalvinSource",
-    "rlds": "vla_training.datasets.rlds:RldsSource",
+    "rlds": "vla_training.datasets.rlds:open_rlds",
     "recorded": "vla_training.datasets.recorded:RecordedSource",
 }
 # format -> names of which one lies in its folder (patterns; ** looks below)
@@ -27,7 +27,8 @@ MARKS = {
 def open_source(path: Path | str, format: str | None = None) -> EpisodeSource:
     """Open the data set in a folder.
 
-    Raises: ConfigError for an unknown format; DataError where there is no folder, nothing known in it, or the reader refuses it.
+    Raises: ConfigError for an unknown format; DataError where there is no folder, nothing known in it, or the reader
+    refuses it.
     """
     root = Path(path)
     if format is not None and format not in READERS:

@@ -1,7 +1,8 @@
 """What a data set on disk offers, whatever its format: episodes, their small columns, and single images.
 
-Readers are `lerobot`, `calvin`, `rlds` and `recorded`. They know nothing of robots, contracts or models: names, shapes and units are
-those that were published. They are sent to worker processes, so they pickle and open their files late.
+Readers are `lerobot`, `calvin`, `rlds` and `recorded`. They know nothing of robots, contracts or models: names,
+shapes and units are those that were published. They are sent to worker processes, so they pickle and open their files
+late.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from numpy.typing import NDArray
 class EpisodeInfo:
     """One episode, known without reading it.
 
-    key: how an error names it (a file and an episode number). length: frames. instructions: the sentences that fit it, none
-    where the data has no language. task: a short name, or the empty string. extra: what else was published of it (a seed, an outcome).
+    key: how an error names it (a file and an episode number). length: frames. instructions: the sentences that fit
+    it, none where the data has no language. task: a short name, or the empty string. extra: what else was published
+    of it (a seed, an outcome).
     """
 
     key: str
@@ -32,7 +34,9 @@ class EpisodeInfo:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A small column: dtype as numpy names it, shape of one frame, names along the last axis where they were published."""
+    """A small column: dtype as numpy names it, shape of one frame, names along the last axis where they were
+    published.
+    """
 
     dtype: str
     shape: tuple[int, ...]
@@ -43,9 +47,11 @@ class Column:
 class SourceSpec:
     """What all episodes of a data set have in common.
 
-    format: name of the reader. rate_hz: frames a second, None where it was not published. cameras: published name -> (height, width) [px],
-    with 0 where it is known only after decoding. columns: published name -> Column. fingerprint: hex digest that changes with the files.
-    recorded_with: what the data tells of its robot contract, as `mapping.described` words it; None where it tells nothing.
+    format: name of the reader. rate_hz: frames a second, None where it was not published. cameras: published name ->
+    (height, width) [px], with 0 where it is known only after decoding. columns: published name -> Column.
+    fingerprint: hex digest that changes with the files.
+    recorded_with: what the data tells of its robot contract, as `mapping.described` words it; None where it tells
+    nothing.
     """
 
     format: str
@@ -57,7 +63,9 @@ class SourceSpec:
 
 
 class EpisodeSource(Protocol):
-    """A data set on disk. Raises everywhere: DataError naming file and episode, for what is missing, truncated or corrupt."""
+    """A data set on disk. Raises everywhere: DataError naming file and episode, for what is missing, truncated or
+    corrupt.
+    """
 
     root: Path
     spec: SourceSpec

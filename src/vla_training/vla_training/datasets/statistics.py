@@ -1,7 +1,7 @@
 """Mapped columns in, their statistics out: mean, std, 1st and 99th percentile of every dimension, kept with a key.
 
-The key is a digest of the data sets' fingerprints, their mapping, the contract's action part and the chosen episodes, so that the
-statistics of other data are not taken for these.
+The key is a digest of the data sets' fingerprints, their mapping, the contract's action part and the chosen episodes,
+so that the statistics of other data are not taken for these.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ class Normalizers:
 
 
 class Statistics(StrictModel):
-    """Statistics of some data. key: what they belong to. data: the folders, for a reader. rows: action rows they were made of."""
+    """Statistics of some data. key: what they belong to. data: the folders, for a reader. rows: action rows they were
+    made of.
+    """
 
     key: str
     data: tuple[str, ...]
@@ -54,26 +56,39 @@ class Statistics(StrictModel):
 
     @classmethod
     def load(cls, path: Path | str, key: str, data: Sequence[str]) -> Statistics:
-        """Read statistics for the data with this key. Raises: DataError for a file that is none, or one of other data."""
+        """Read statistics for the data with this key. Raises: DataError for a file that is none, or one of other
+        data.
+        """
         statistics = load_yaml(cls, path, DataError)
         if statistics.key != key:
-            raise DataError(f"{path}: statistics of {', '.join(statistics.data)} (key {statistics.key[:12]}), expected those of "
-                            f"{', '.join(data)} with this mapping, contract and choice of episodes (key {key[:12]}); make them anew by "
-                            "`stats`, or leave `statistics` out")
+            raise DataError(
+                f"{path}: statistics of {', '.join(statistics.data)} (key {statistics.key[:12]}), expected those of "
+                f"{', '.join(data)} with this mapping, contract and choice of episodes (key {key[:12]}); make "
+                "them anew by `stats`, or leave `statistics` out"
+            )
         return statistics
 
 
 def fit_columns(arrays: Sequence[NDArray[np.floating]], names: tuple[str, ...], min_span: float) -> Normalizer:
     """The normaliser of the rows of some arrays (N, F), exact; one dimension after the other is in memory."""
-    one = [Normalizer.fit(np.concatenate([array[:, [i]] for array in arrays]), (name,), min_span) for i, name in enumerate(names)]
-    return Normalizer(names=names, min_span=min_span,
-                      **{key: tuple(getattr(n, key)[0] for n in one) for key in ("low", "high", "mean", "std")})
+    one = [
+        Normalizer.fit(np.concatenate([array[:, [i]] for array in arrays]), (name,), min_span)
+        for i, name in enumerate(names)
+    ]
+    return Normalizer(
+        names=names,
+        min_span=min_span,
+        **{key: tuple(getattr(n, key)[0] for n in one) for key in ("low", "high", "mean", "std")},
+    )
 
 
 def fit_actions(rows: Sequence[NDArray[np.float32]], contract: RobotContract) -> Normalizer:
     """The normaliser of the arm columns of action rows (N, A)."""
-    return fit_columns(rows, contract.action_names[: len(contract.action_names) - (contract.action.gripper is not None)],
-                       ACTION_MIN_SPAN)
+    return fit_columns(
+        rows,
+        contract.action_names[: len(contract.action_names) - (contract.action.gripper is not None)],
+        ACTION_MIN_SPAN,
+    )
 
 
 def fit_state(states: Sequence[NDArray[np.float32]], contract: RobotContract, model: ModelConfig) -> Normalizer | None:

@@ -21,15 +21,23 @@ from vla_training.datasets.windows import Scale, Texts, WindowSet
 class TrainingData:
     """Prepared sources, split into training and validation by episode.
 
-    instructions: all sentences, sorted. task_sentences: task -> its sentences, of the sources that the run's statistics are of.
+    model: whose windows they are. held_out: of each source, which of its episodes validate, (E,). instructions: all
+    sentences, sorted. task_sentences: task -> its sentences, of the sources that the run's statistics are of.
     statistics: of the target's sources. facts: for the bundle's provenance.
     """
 
-    def __init__(self, sources: Sequence[PreparedSource], contract: RobotContract, model: ModelConfig, validation_share: float,
-                 seed: int, statistics: Path | str | None) -> None:
+    def __init__(
+        self,
+        sources: Sequence[PreparedSource],
+        contract: RobotContract,
+        model: ModelConfig,
+        validation_share: float,
+        seed: int,
+        statistics: Path | str | None,
+    ) -> None:
         self.sources = list(sources)
-        self._contract, self._model, self._seed = contract, model, seed
-        self._held_out = held_out(self.sources, validation_share, seed)
+        self._contract, self.model, self._seed = contract, model, seed
+        self.held_out = held_out(self.sources, validation_share, seed)
         self.instructions = tuple(sorted({text for source in sources for texts in source.sentences for text in texts}))
         target = [source for source in sources if source.source.normalize == "target"] or list(sources)
         self.statistics = fit_statistics(target, contract, model, statistics)
@@ -38,47 +46,84 @@ class TrainingData:
     @property
     def facts(self) -> dict[str, Any]:
         """What was learnt from: sources, their sizes and shares, the statistics' key."""
-        shares = Mixture(self.sources, [~side for side in self._held_out]).shares.tolist()
+        shares = Mixture(self.sources, [~side for side in self.held_out]).shares.tolist()
         return {
             "episodes": sum(len(source.episodes) for source in self.sources),
             "frames": sum(int(source.first[-1]) for source in self.sources),
             "sources": [
                 source.source.model_dump(mode="json", exclude_defaults=True)
-                | {"format": source.data.spec.format, "fingerprint": source.data.spec.fingerprint, "episodes": len(source.episodes),
-                   "frames": int(source.first[-1]), "share": round(share, 4)}
+                | {
+                    "format": source.data.spec.format,
+                    "fingerprint": source.data.spec.fingerprint,
+                    "episodes": len(source.episodes),
+                    "frames": int(source.first[-1]),
+                    "share": round(share, 4),
+                }
                 for source, share in zip(self.sources, shares, strict=True)
             ],
             "statistics": self.statistics.key,
         }
 
-    def train(self, tokenizer: Tokenizer, normalizers: Normalizers, augmentation: Augmentation,
-              place_scale: Scale | None = None) -> WindowSet:
+    def train(
+        self,
+        tokenizer: Tokenizer,
+        normalizers: Normalizers,
+        augmentation: Augmentation,
+        place_scale: Scale | None = None,
+    ) -> WindowSet:
         """Windows to train with. normalizers: of the target's sources; others are scaled by their own statistics."""
-        return self._windows([~side for side in self._held_out], tokenizer, normalizers, augmentation, place_scale)
+        return self._windows([~side for side in self.held_out], tokenizer, normalizers, augmentation, place_scale)
 
-    def validation(self, tokenizer: Tokenizer, normalizers: Normalizers, place_scale: Scale | None = None) -> WindowSet | None:
+    def validation(
+        self, tokenizer: Tokenizer, normalizers: Normalizers, place_scale: Scale | None = None
+    ) -> WindowSet | None:
         """Windows of the held-out episodes, images as they are; None where none are held out."""
-        if not any(side.any() for side in self._held_out):
+        if not any(side.any() for side in self.held_out):
             return None
-        return self._windows(self._held_out, tokenizer, normalizers, None, place_scale)
+        return self._windows(self.held_out, tokenizer, normalizers, None, place_scale)
 
-    def _windows(self, chosen: Sequence[Any], tokenizer: Tokenizer, normalizers: Normalizers, augmentation: Augmentation | None,
-                 place_scale: Scale | None) -> WindowSet:
-        own = [normalizers if source.source.normalize == "target" else
-               fit_statistics([source], self._contract, self._model, None).normalizers for source in self.sources]
-        return WindowSet(self.sources, Mixture(self.sources, chosen), self._texts(tokenizer), own, self._contract, self._model,
-                         self._seed, augmentation, place_scale)
+    def _windows(
+        self,
+        chosen: Sequence[Any],
+        tokenizer: Tokenizer,
+        normalizers: Normalizers,
+        augmentation: Augmentation | None,
+        place_scale: Scale | None,
+    ) -> WindowSet:
+        own = [
+            normalizers
+            if source.source.normalize == "target"
+            else fit_statistics([source], self._contract, self.model, None).normalizers
+            for source in self.sources
+        ]
+        return WindowSet(
+            self.sources,
+            Mixture(self.sources, chosen),
+            self._texts(tokenizer),
+            own,
+            self._contract,
+            self.model,
+            self._seed,
+            augmentation,
+            place_scale,
+        )
 
     def _texts(self, tokenizer: Tokenizer) -> Texts:
-        ids, mask = tokenizer.encode_batch(self.instructions, self._model.text_length)
+        ids, mask = tokenizer.encode_batch(self.instructions, self.model.text_length)
         row = {text: number for number, text in enumerate(self.instructions)}
         rows = tuple(tuple(tuple(row[text] for text in texts) for texts in source.sentences) for source in self.sources)
         return Texts(ids, mask, rows)
 
 
 def open_training_data(
-    sources: Sequence[Source], contract: RobotContract, model: ModelConfig, *, validation_share: float = 0.0, seed: int = 0,
-    cache: Cache = "none", statistics: Path | str | None = None,
+    sources: Sequence[Source],
+    contract: RobotContract,
+    model: ModelConfig,
+    *,
+    validation_share: float = 0.0,
+    seed: int = 0,
+    cache: Cache = "none",
+    statistics: Path | str | None = None,
 ) -> TrainingData:
     """Open all sources of a run. cache: `decoded` decodes all images once, to the model's size, beside the data.
 
@@ -89,8 +134,9 @@ def open_training_data(
     return TrainingData(prepared, contract, model, validation_share, seed, statistics)
 
 
-def fit_statistics(sources: Sequence[PreparedSource], contract: RobotContract, model: ModelConfig,
-                   path: Path | str | None) -> Statistics:
+def fit_statistics(
+    sources: Sequence[PreparedSource], contract: RobotContract, model: ModelConfig, path: Path | str | None
+) -> Statistics:
     """Statistics of some sources together: read from `path` where one is given, else computed. Raises: DataError."""
     data = tuple(source.source.path for source in sources)
     told = [*(source.key for source in sources), *described(contract).values(), *contract.action_names]
@@ -98,8 +144,14 @@ def fit_statistics(sources: Sequence[PreparedSource], contract: RobotContract, m
     if path is not None:
         return Statistics.load(path, key, data)
     rows = [source.whole_rows() for source in sources]
-    return Statistics(key=key, data=data, episodes=sum(len(source.episodes) for source in sources), rows=sum(map(len, rows)),
-                      action=fit_actions(rows, contract), state=fit_state([source.state.array for source in sources], contract, model))
+    return Statistics(
+        key=key,
+        data=data,
+        episodes=sum(len(source.episodes) for source in sources),
+        rows=sum(map(len, rows)),
+        action=fit_actions(rows, contract),
+        state=fit_state([source.state.array for source in sources], contract, model),
+    )
 
 
 def _sentences_by_task(sources: Sequence[PreparedSource]) -> dict[str, list[str]]:

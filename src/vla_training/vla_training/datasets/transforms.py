@@ -22,8 +22,10 @@ TO_YIQ = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 class Change:
     """What happens to every frame of a window of one camera.
 
-    down, right: px, what is uncovered repeats the edge. part: (top, left, side) that is enlarged to the whole, px, or None.
-    table: uint8 (256,), of every channel; None: unchanged. colour: float32 (3, 4), from RGB1 to RGB, in place of `table`, or None.
+    down, right: px, what is uncovered repeats the edge. part: (top, left, side) that is enlarged to the whole, px, or
+    None.
+    table: uint8 (256,), of every channel; None: unchanged. colour: float32 (3, 4), from RGB1 to RGB, in place of
+    `table`, or None.
     """
 
     down: int
@@ -34,7 +36,9 @@ class Change:
 
 
 def draw_change(config: CameraAugmentation, size: int, chance: NDArray[np.float64]) -> Change:
-    """What happens to the frames (size, size, 3) of one window and camera. chance: (CHANCES,), each evenly drawn from [0, 1)."""
+    """What happens to the frames (size, size, 3) of one window and camera. chance: (CHANCES,), each evenly drawn from
+    [0, 1).
+    """
     down, right = (math.floor(part * (2 * config.shift_px + 1)) - config.shift_px for part in chance[:2].tolist())
     cut, top, left, gain, contrast, saturation, hue = chance[2:].tolist()
     side = size * (1.0 - config.crop * cut)
@@ -42,7 +46,9 @@ def draw_change(config: CameraAugmentation, size: int, chance: NDArray[np.float6
     gain, contrast = _factor(config.brightness, gain), _factor(config.contrast, contrast)
     if config.saturation or config.hue:
         turn_rad = 2 * np.pi * config.hue * (2 * hue - 1)
-        return Change(down, right, part, None, _colour_matrix(gain, contrast, _factor(config.saturation, saturation), turn_rad))
+        return Change(
+            down, right, part, None, _colour_matrix(gain, contrast, _factor(config.saturation, saturation), turn_rad)
+        )
     if not (config.brightness or config.contrast):
         return Change(down, right, part, None, None)
     levels = LEVELS * (gain * contrast) + 127.5 * (1.0 - contrast)
@@ -77,8 +83,14 @@ def _enlarge(image: Image, change: Change, out: Image) -> None:
     scale = side / len(image)
     half = (scale - 1) / 2
     matrix = np.array([[scale, 0, left + half - scale * change.right], [0, scale, top + half - scale * change.down]])
-    cv2.warpAffine(image, matrix, image.shape[:2], dst=out, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-                   borderMode=cv2.BORDER_REPLICATE)
+    cv2.warpAffine(
+        image,
+        matrix,
+        image.shape[:2],
+        dst=out,
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
 
 
 def _factor(reach: float, chance: float) -> float:
@@ -87,7 +99,9 @@ def _factor(reach: float, chance: float) -> float:
 
 
 def _colour_matrix(gain: float, contrast: float, saturation: float, hue_rad: float) -> NDArray[np.float32]:
-    """RGB1 -> RGB: gain, then contrast about mid-grey, then saturation and hue as scale and turn of YIQ's colour plane."""
+    """RGB1 -> RGB: gain, then contrast about mid-grey, then saturation and hue as scale and turn of YIQ's colour
+    plane.
+    """
     turn = saturation * np.array([[np.cos(hue_rad), -np.sin(hue_rad)], [np.sin(hue_rad), np.cos(hue_rad)]])
     plane = np.eye(3)
     plane[1:, 1:] = turn

@@ -1,7 +1,7 @@
 """Draws in, batches of windows out: W frames a policy period apart, each with the K action rows that follow.
 
-What a draw gives depends on the seed, its step and its slot alone: the same window whatever the number of processes, loader workers
-and resumes. Only the frames of the window are read.
+What a draw gives depends on the seed, its step and its slot alone: the same window whatever the number of processes,
+loader workers and resumes. Only the frames of the window are read.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What was drawn. source, episode: which. start: its first frame. sentence: row of the texts. changes: one a camera, or none."""
+    """What was drawn. source, episode: which. start: its first frame. sentence: row of the texts. changes: one a
+    camera, or none.
+    """
 
     source: int
     episode: int
@@ -58,7 +60,9 @@ class Scale(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Encoded sentences. ids, mask: (N, L). rows: of each source, for each of its episodes, the rows of its sentences."""
+    """Encoded sentences. ids, mask: (N, L). rows: of each source, for each of its episodes, the rows of its
+    sentences.
+    """
 
     ids: NDArray[np.int64]
     mask: NDArray[np.bool_]
@@ -66,11 +70,21 @@ class Texts:
 
 
 class WindowSet(Dataset):
-    """The windows of some episodes. Indexed by draws; a list of draws gives a `Batch` at once. Pickles to worker processes."""
+    """The windows of some episodes. Indexed by draws; a list of draws gives a `Batch` at once. Pickles to worker
+    processes.
+    """
 
     def __init__(
-        self, sources: Sequence[PreparedSource], mixture: Mixture, texts: Texts, normalizers: Sequence[Normalizers],
-        contract: RobotContract, model: ModelConfig, seed: int, augmentation: Augmentation | None, place_scale: Scale | None,
+        self,
+        sources: Sequence[PreparedSource],
+        mixture: Mixture,
+        texts: Texts,
+        normalizers: Sequence[Normalizers],
+        contract: RobotContract,
+        model: ModelConfig,
+        seed: int,
+        augmentation: Augmentation | None,
+        place_scale: Scale | None,
     ) -> None:
         """normalizers: one a source. augmentation: None draws images as they are. place_scale: None gives no places."""
         self._sources, self._mixture, self._texts = list(sources), mixture, texts
@@ -97,11 +111,14 @@ class WindowSet(Dataset):
         windows = [self.window(draw) for draw in draws]
         length = draws[0].window
         rows = [window.sentence for window in windows]
-        return Batch.of(self._numbers(windows, length) | {
-            "images_BWVSS3": self._images(windows, length),
-            "text_ids_BL": self._texts.ids[rows],
-            "text_mask_BL": self._texts.mask[rows],
-        })
+        return Batch.of(
+            self._numbers(windows, length)
+            | {
+                "images_BWVSS3": self._images(windows, length),
+                "text_ids_BL": self._texts.ids[rows],
+                "text_mask_BL": self._texts.mask[rows],
+            }
+        )
 
     def window(self, draw: Draw) -> Window:
         """Which window a draw is."""
@@ -143,7 +160,11 @@ class WindowSet(Dataset):
 
     def _numbers_of(self, index: int, windows: Sequence[Window], length: int) -> dict[str, NDArray[Any] | None]:
         """Those of the windows of one source."""
-        source, per_frame, join = self._sources[index], self._sources[index].rates.rows_per_frame, self._sources[index].rates.join
+        source, per_frame, join = (
+            self._sources[index],
+            self._sources[index].rates.rows_per_frame,
+            self._sources[index].rates.join,
+        )
         episode = [window.episode for window in windows]
         count, first = (array[episode][:, None] for array in (source.length_E, source.first))
         frames = np.array([window.start for window in windows])[:, None] + np.arange(length) * source.rates.stride
@@ -155,8 +176,13 @@ class WindowSet(Dataset):
         state = source.state.array[first + frames]
         normalizer = self._normalizers[index].state
         place = None if self._place_scale is None else self._place_scale.apply(source.place.array[first + frames])
-        return {"arm_BWKA": arm, "gripper_BWK": gripper, "rows_BWK": (rows < whole) & real[..., None],
-                "state_BWP": state if normalizer is None else normalizer.apply(state), "place_BW3": place}
+        return {
+            "arm_BWKA": arm,
+            "gripper_BWK": gripper,
+            "rows_BWK": (rows < whole) & real[..., None],
+            "state_BWP": state if normalizer is None else normalizer.apply(state),
+            "place_BW3": place,
+        }
 
     def _images(self, windows: Sequence[Window], length: int) -> NDArray[np.uint8]:
         size, views = self._model.image_size, len(self._model.cameras)
@@ -171,9 +197,3 @@ class WindowSet(Dataset):
                     else:
                         target[number, view] = image
         return out
-
-
-# The loop that is being replaced still asks for these here.
-from vla_training.datasets.demonstrations import (  # noqa: E402, F401
-    Demonstrations, WindowIndex, draw_windows, gather_images, index_windows, load_demonstrations,
-)

@@ -1,6 +1,6 @@
-"""Task names and seeds in, a LeRobot v3 dataset of successful demonstrations out.
+"""Task names, chains and seeds in, a LeRobot v3 dataset of successful demonstrations out.
 
-`ros2 run vla_training collect --output outputs/demonstrations --episodes 600 --workers 2`
+`ros2 run vla_training collect --output outputs/demonstrations --episodes 100 --chains 2000 --workers 2`
 
 Frames lie at the policy's rate (every --rows-per-frame control rows), at the model's image size, resized by
 the function that serves the policy. Beside the dataset's own files, meta/collection.json tells command, seeds
@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
 from pathlib import Path
@@ -30,10 +30,11 @@ from vla_policy.errors import ConfigError, VlaError
 from vla_policy.policy import Policy
 from vla_policy.resources import find_contract
 from vla_training.datasets.lerobot import Shard, ShardWriter, finalize
-from vla_training.tabletop.demonstrator import Recording, demonstrate, features
+from vla_training.tabletop.demonstrator import Recording, demonstrate, demonstrate_chain, features
 from vla_training.provenance import provenance
 from vla_training.tabletop.workers import workers
 
+CHAIN = "chain"  # in a job, instead of a task: five tasks one after the other
 Job = tuple[str, int]  # task, seed
 Outcome = tuple[str, bool, int]  # task, success, rows
 
@@ -87,10 +88,16 @@ def _record_shard(
     torch.set_num_threads(1)  # the workers share the cores among themselves
     leader = None if policy is None else Policy.load(policy, "cpu", contract)
     for task, seed in jobs:
-        shown = demonstrate(sim, contract, task, seed, recording, leader)
-        if shown.success:
-            writer.add_episode(shown.columns, shown.instruction, {"task_name": task, "seed": seed})
-        queue.put((task, shown.success, shown.rows))
+        if task == CHAIN:
+            shown = demonstrate_chain(sim, contract, seed, recording, leader)
+        else:
+            shown = [demonstrate(sim, contract, task, seed, recording, leader)]
+        for one in shown:
+            name = one.episode.task
+            if one.success:
+                writer.add_episode(one.columns, one.episode.instruction, {"task_name": name, "seed": seed})
+            queue.put((name, one.success, one.rows))
+        queue.put((CHAIN, True, 0))
     sim.close()
     return writer.close()
 
@@ -116,13 +123,22 @@ def _watch(
                 if any(future.done() and future.exception() for future in futures):
                     return report
                 continue
+            if task == CHAIN:  # a job is done
+                progress.advance(bar)
+                continue
             row = report.setdefault(task, {"tried": 0, "kept": 0, "rows": 0})
             row["tried"] += 1
             row["kept"] += success
             row["rows"] += rows
             kept += success
-            progress.update(bar, advance=1, kept=kept)
+            progress.update(bar, kept=kept)
     return report
+
+
+def make_jobs(counts: Mapping[str, int], first_seed: int) -> list[Job]:
+    """Tasks and chains in turn, each with seeds from `first_seed` on."""
+    most = max(counts.values())
+    return [(name, first_seed + i) for i in range(most) for name in counts if i < counts[name]]
 
 
 def parse_counts(episodes: int, overrides: Sequence[str]) -> dict[str, int]:
@@ -148,6 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--task", action="append", default=[], metavar="TASK=COUNT", help="another count for one task"
     )
+    parser.add_argument("--chains", type=int, default=0, help="chains of five tasks, each an episode of its own")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--rows-per-frame", type=int, default=4)
     parser.add_argument("--image-size", type=int, default=112)
@@ -159,8 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console, started = Console(), time.monotonic()
     try:
         counts = parse_counts(options.episodes, options.task)
-        most = max(counts.values())
-        jobs = [(task, options.first_seed + i) for i in range(most) for task in counts if i < counts[task]]
+        jobs = make_jobs(counts | {CHAIN: options.chains}, options.first_seed)
         recording = Recording(image_size=options.image_size, rows_per_frame=options.rows_per_frame)
         report = collect(
             options.output,
@@ -178,6 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "first_seed": options.first_seed,
         "policy": str(options.policy or ""),
         "counts": counts,
+        "chains": options.chains,
         "recording": asdict(recording),
         "report": report,
         "seconds": round(time.monotonic() - started, 1),
@@ -186,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (options.output / "meta/collection.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     for task, row in report.items():
         console.print(
-            f"{task:20s} {row['kept']:5d} of {row['tried']:5d} kept, {row['rows'] / row['tried']:5.1f} rows",
+            f"{task:22s} {row['kept']:5d} of {row['tried']:5d} kept, {row['rows'] / row['tried']:5.1f} rows",
             highlight=False,
         )
     return 0

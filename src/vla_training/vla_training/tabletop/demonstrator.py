@@ -1,4 +1,4 @@
-"""A task and a seed in, one recorded demonstration out: a scripted expert drives, disturbed by noise.
+"""A task or a chain and a seed in, recorded demonstrations out: a scripted expert drives, disturbed by noise.
 
 What is executed is noisy, what is recorded as action is what the expert wanted there (DART, Laskey et al.
 2017, https://arxiv.org/abs/1703.09327): so the policy learns the way back from its own mistakes.
@@ -14,8 +14,10 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from sim_bridges.sim import Episode
 from sim_bridges.tabletop.arm import FINGER_OPEN_M, rotation_matrix
 from sim_bridges.tabletop.experts import Expert
+from sim_bridges.tabletop.motion import Hand
 from sim_bridges.tabletop.sim import TOOL_DOWN, TabletopSim
 from sim_bridges.tabletop.tasks import Family
 from vla_policy.action.guard import Guard
@@ -24,10 +26,9 @@ from vla_policy.observation.resize import resize_image
 from vla_policy.policy import Policy
 from vla_policy.types import ActionChunk, Observation
 from vla_training.datasets.lerobot import Feature
-from vla_training.tabletop.sentences import act_offset
+from vla_training.tabletop.sentences import Sentence
 
-# They show what the end looks like; but the end of a push looks like its beginning.
-ROWS_AFTER_SUCCESS = {Family.LIFT: 8, Family.DRAWER: 8, Family.PRESS: 8, Family.PUSH: 0}
+ROWS_AFTER_SUCCESS = 8  # at most; they show what the end looks like, but the end of a push looks like its beginning
 START_LOW_M, START_HIGH_M = np.array([0.33, -0.24, 0.13]), np.array([0.64, 0.22, 0.30])  # clear of everything
 MAX_STEP_M, MAX_TURN_RAD = 0.0225, 0.06  # per row; the contract's velocity limits at 20 rows/s
 
@@ -92,7 +93,7 @@ class Demonstration:
     """
 
     columns: dict[str, NDArray[Any]]
-    instruction: str
+    episode: Episode
     rows: int
     success: bool
 
@@ -128,7 +129,7 @@ class Recording:
 
     image_size: int = 112
     rows_per_frame: int = 4
-    max_rows: int = 240
+    max_rows: int = 140
     lead_ticks: int = 12
     noise: Noise = field(default_factory=Noise)
 
@@ -149,34 +150,87 @@ def demonstrate(
     """
     episode = sim.reset(task, seed)
     rng = np.random.default_rng([crc32(task.encode()), seed, 1])
-    expert, guard = Expert(sim), Guard(contract, silence_s=math.inf)
+    recorder = _Recorder(sim, contract, recording, rng)
     if policy is not None:
-        _let_policy_lead(
-            sim, guard, contract, policy, episode.instruction, int(rng.integers(recording.lead_ticks + 1))
-        )
+        recorder.let_lead(policy, episode.instruction)
     elif rng.random() < recording.noise.start_share:
         _start_anywhere(sim, rng)
-    disturbance = Disturbance(recording.noise, rng)
-    rows_per_frame, rows_left = recording.rows_per_frame, 0 if sim.success() else recording.max_rows
-    offset = np.array(act_offset(sim.goal.family, sim.goal.direction))
-    frames: list[dict[str, NDArray[Any]]] = []
-    actions: list[NDArray[np.float64]] = []
-    while rows_left > 0:
-        if len(actions) % rows_per_frame == 0:
-            frames.append(_frame(sim.observe(), sim.target_position() + offset, recording.image_size))
-        wanted = expert.act()
-        actions.append(wanted)
-        execute_row(sim, guard, contract, disturbance.apply(wanted))
-        rows_left = (
-            min(rows_left - 1, ROWS_AFTER_SUCCESS[sim.goal.family]) if sim.success() else rows_left - 1
-        )
-    whole = len(actions) // rows_per_frame
+    return recorder.record(episode)
+
+
+def demonstrate_chain(
+    sim: TabletopSim,
+    contract: RobotContract,
+    seed: int,
+    recording: Recording,
+    policy: Policy | None = None,
+) -> list[Demonstration]:
+    """Run the chain of a seed and record each of its tasks, as `demonstrate` does, up to the first that fails.
+
+    Each begins in the state that the one before left, with a little more of its movement or none.
+    """
+    episode = sim.begin_chain(sim.draw_chain(seed))
+    rng = np.random.default_rng([crc32(b"chain"), seed, 1])
+    recorder = _Recorder(sim, contract, recording, rng)
+    shown: list[Demonstration] = []
+    while True:
+        if policy is not None and rng.random() < 0.5:
+            recorder.let_lead(policy, episode.instruction)
+        shown.append(recorder.record(episode))
+        if not sim.success() or not sim.tasks_left:
+            return shown
+        episode = sim.next_task()
+
+
+class _Recorder:
+    """Drives a sim through one task after the other with an expert and keeps what it shows."""
+
+    def __init__(
+        self, sim: TabletopSim, contract: RobotContract, recording: Recording, rng: np.random.Generator
+    ) -> None:
+        self._sim, self._contract, self._recording, self._rng = sim, contract, recording, rng
+        self._guard = Guard(contract, silence_s=math.inf)
+        self._hand = Hand(sim)
+        self._disturbance = Disturbance(recording.noise, rng)
+
+    def let_lead(self, policy: Policy, instruction: str) -> None:
+        """Let a policy drive for a random while, unrecorded."""
+        ticks = int(self._rng.integers(self._recording.lead_ticks + 1))
+        _let_policy_lead(self._sim, self._guard, self._contract, policy, instruction, ticks)
+
+    def record(self, episode: Episode) -> Demonstration:
+        """Let the expert do the sim's present task."""
+        sim, per_frame = self._sim, self._recording.rows_per_frame
+        expert, about = Expert(sim), Sentence(sim.goal)
+        after = 0 if sim.goal.family is Family.PUSH else int(self._rng.integers(ROWS_AFTER_SUCCESS + 1))
+        rows_left = 0 if sim.success() else self._recording.max_rows
+        frames: list[dict[str, NDArray[Any]]] = []
+        actions: list[NDArray[np.float64]] = []
+        while rows_left > 0:
+            if len(actions) % per_frame == 0:
+                place = about.place(sim.positions(), self._hand.held())
+                frames.append(_frame(sim.observe(), place, self._recording.image_size))
+            wanted = expert.act()
+            actions.append(wanted)
+            execute_row(sim, self._guard, self._contract, self._disturbance.apply(wanted))
+            rows_left = min(rows_left - 1, after) if sim.success() else rows_left - 1
+        return _demonstration(frames, actions, episode, sim.success(), per_frame)
+
+
+def _demonstration(
+    frames: list[dict[str, NDArray[Any]]],
+    actions: list[NDArray[np.float64]],
+    episode: Episode,
+    success: bool,
+    per_frame: int,
+) -> Demonstration:
+    whole = len(actions) // per_frame
     if whole == 0:
-        return Demonstration({}, episode.instruction, 0, False)
-    shape = (whole, rows_per_frame, -1) if rows_per_frame > 1 else (whole, -1)
+        return Demonstration({}, episode, 0, False)
+    shape = (whole, per_frame, -1) if per_frame > 1 else (whole, -1)
     columns = {key: np.stack([frame[key] for frame in frames[:whole]]) for key in frames[0]}
-    columns["action"] = np.stack(actions[: whole * rows_per_frame]).reshape(shape).astype(np.float32)
-    return Demonstration(columns, episode.instruction, len(actions), sim.success())
+    columns["action"] = np.stack(actions[: whole * per_frame]).reshape(shape).astype(np.float32)
+    return Demonstration(columns, episode, len(actions), success)
 
 
 def execute_row(sim: TabletopSim, guard: Guard, contract: RobotContract, row: NDArray[np.float64]) -> None:

@@ -22,6 +22,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from safetensors.torch import load_model, save_model
 from torch import nn
 
+from vla_policy.checkpoint import load_bundle
 from vla_policy.contract import RobotContract, load_contract, parse_contract
 from vla_policy.errors import ConfigError, VlaError
 from vla_policy.model.config import ModelFile, load_model_file
@@ -31,9 +32,11 @@ from vla_policy.model.tokenizer import Tokenizer
 from vla_policy.model.vla import VLAModel, build_model
 from vla_policy.normalizer import Normalizer
 from vla_policy.resources import find_contract
-from vla_training.tabletop.grounding import PlaceScale, Scenes, fit_state, load_scenes, scene_batch
-from vla_training.optimization import AveragedWeights, autocast, learning_rate_at, make_optimizer
 from vla_training.provenance import provenance
+from vla_training.tabletop.grounding import PlaceScale, Scenes, fit_state, load_scenes, scene_batch
+from vla_training.training.optimization import AveragedWeights, autocast, learning_rate_at, make_optimizer
+from vla_training.training.same_model import check_same_model
+from vla_training.training.vocabulary import learn_words
 
 HELD_OUT_SCENES = 256
 REPORT_EVERY = 200
@@ -47,7 +50,7 @@ class Grounded:
     file: ModelFile
     contract: RobotContract
     tokenizer: Tokenizer
-    state_normalizer: Normalizer | None
+    state_normalizer: Normalizer | None  # also None where it is to be fitted to the scenes
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +80,13 @@ def pretrain(
     """
     torch.manual_seed(options.seed)
     backbone = resolve(BACKBONES, file.model.backbone, "backbone")
-    tokenizer = start.tokenizer if start else backbone.tokenizer(file.model, scenes.sentences)
-    normalizer = start.state_normalizer if start else fit_state(scenes.state, contract, file.model)
+    if start:
+        check_same_model(start.file, file, "start")
+        tokenizer = learn_words(start.model, start.tokenizer, scenes.sentences)
+    else:
+        tokenizer = backbone.tokenizer(file.model, scenes.sentences)
+    normalizer = start.state_normalizer if start else None
+    normalizer = normalizer or fit_state(scenes.state, contract, file.model)
     scale = PlaceScale.of(contract)
     scenes = scenes.for_model(normalizer, tokenizer, file.model.text_length, scale)
     held_out = min(HELD_OUT_SCENES, len(scenes) // 5)
@@ -86,7 +94,7 @@ def pretrain(
     model = start.model if start else build_model(file.model, contract, tokenizer.vocabulary_size)
     average = AveragedWeights(model, 0.998)
     _train(model, average, train_scenes, options, console)
-    model.load_state_dict(average.weights)
+    average.adopt(model)
     error_m = pointing_error_m(model, test_scenes, scale)
     report = {"median_error_m": float(np.median(error_m)), "mean_error_m": float(error_m.mean())}
     console.log(
@@ -143,7 +151,7 @@ def _step(
     batch = scene_batch(scenes, options.batch_size, np.random.default_rng([options.seed, step]))
     with autocast(torch.device("cpu"), options.precision):
         guess = model.ground(*map(torch.from_numpy, batch.inputs))
-    loss = place_loss(guess, torch.from_numpy(batch.place), torch.ones(len(guess), dtype=torch.bool))
+    loss = place_loss(guess, torch.from_numpy(batch.place), torch.ones(len(guess), dtype=torch.bool)).mean
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
@@ -195,6 +203,14 @@ def load_grounding(folder: Path | str) -> Grounded:
     return Grounded(model, file, contract, tokenizer, normalizer)
 
 
+def load_start(folder: Path | str) -> Grounded:
+    """An earlier grounding, or a policy bundle: its weights and words, to be fitted to states anew."""
+    if not (Path(folder) / "manifest.json").is_file():
+        return load_grounding(folder)
+    bundle = load_bundle(folder)
+    return Grounded(bundle.model, bundle.file, bundle.contract, bundle.tokenizer, None)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="pretrain", description=__doc__)
@@ -202,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--robot", default="tabletop", help="robot contract: a name or a path")
     parser.add_argument("--scenes", type=Path, required=True, help="folder made by `scenes`")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--start", type=Path, help="folder of an earlier grounding to go on from")
+    parser.add_argument("--start", type=Path, help="an earlier grounding, or a policy bundle, to go on from")
     parser.add_argument("--minutes", type=float, default=8.0, help="budget")
     parser.add_argument("--steps", type=int, default=100_000, help="budget, where it is used up first")
     parser.add_argument("--batch-size", type=int, default=96)
@@ -227,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 seed=options.seed,
             ),
             console,
-            load_grounding(options.start) if options.start else None,
+            load_start(options.start) if options.start else None,
         )
         save_grounding(
             options.output, grounded, {"report": report, "provenance": provenance("pretrain", arguments)}

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
+from sim_bridges.tabletop.motion import Hand
 from sim_bridges.tabletop.sim import TabletopSim
 from vla_policy.contract import RobotContract, load_contract
 from vla_policy.errors import VlaError
@@ -73,6 +74,7 @@ def _render_piece(
     out = np.load(folder / "images.npy", mmap_mode="r+")
     rng = np.random.default_rng([seed, start])
     sim, sentences = TabletopSim(), all_sentences()
+    hand = Hand(sim)
     states, places = [], []
     for row in range(start, start + count):
         sim.scatter(rng)
@@ -80,7 +82,7 @@ def _render_piece(
         out[row] = stack_images(observation.images, config)
         states.append(proprioception(contract, observation, config.proprioception_joints))
         positions = sim.positions()
-        places.append(np.stack([sentence.place(positions) for sentence in sentences]))
+        places.append(np.stack([sentence.place(positions, hand.held()) for sentence in sentences]))
     sim.close()
     out.flush()
     return np.stack(states).astype(np.float32), np.stack(places).astype(np.float32)

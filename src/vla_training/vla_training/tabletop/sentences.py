@@ -2,51 +2,47 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sim_bridges.tabletop.scene import BLOCKS
-from sim_bridges.tabletop.tasks import TASKS, Family
+from sim_bridges.tabletop.scene import BLOCK_HALF_M, BLOCKS
+from sim_bridges.tabletop.tasks import TASKS, Family, Goal, make_goal
 
-PUSH_SIDE_M = (
-    0.05  # a push is about the side of the block that the hand must touch: this teaches left and right
-)
+PUSH_SIDE_M = 0.05  # a push is about the side of the block that the hand must touch: this teaches left and right
 
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """text; what it names (`target`, a key of TabletopSim.positions); where beside that it acts (`offset`,
-    m).
-    """
+    """A sentence and the goal it means; where it sends the hand."""
 
-    text: str
-    target: str
-    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    goal: Goal
 
-    def place(self, positions: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
-        """(3,) m in base_link, given where everything is."""
-        return positions[self.target] + np.array(self.offset)
+    @property
+    def text(self) -> str:
+        """What is said."""
+        return self.goal.instruction
 
-
-def act_offset(family: Family, direction: int) -> tuple[float, float, float]:
-    """Where beside the named thing the hand goes [m]: the far side of the way it is pushed, or nowhere."""
-    return (0.0, -direction * PUSH_SIDE_M, 0.0) if family is Family.PUSH else (0.0, 0.0, 0.0)
+    def place(self, positions: dict[str, NDArray[np.float64]], held: str | None) -> NDArray[np.float64]:
+        """(3,) m in base_link, given where everything is and the colour of the block in the hand: the thing that the hand
+        must go to, or, with that thing in the hand, where it is to go.
+        """
+        goal = self.goal
+        if goal.destination and held == goal.colour:
+            above_m = 2 * BLOCK_HALF_M if goal.other else 0.0
+            return positions[goal.destination] + [0.0, 0.0, above_m]
+        aside_m = -goal.direction * PUSH_SIDE_M if goal.family is Family.PUSH else 0.0
+        return positions[goal.target] + [0.0, aside_m, 0.0]
 
 
 def all_sentences() -> tuple[Sentence, ...]:
     """Every phrasing of every task in every colour it can be drawn with."""
     found = []
-    for task in TASKS.values():
-        offset = act_offset(task.family, task.direction)
-        fixed = {Family.DRAWER: "drawer", Family.PRESS: "button"}.get(task.family)
-        colours = [task.colour] if task.colour else list(BLOCKS)
+    for name, task in TASKS.items():
         for phrase in task.phrases:
-            if fixed:
-                found.append(Sentence(phrase, fixed, offset))
-            else:
-                found += [
-                    Sentence(phrase.format(colour=colour), f"{colour}_block", offset) for colour in colours
-                ]
+            for colours in itertools.permutations(BLOCKS, len(task.named)):
+                words = dict(zip(task.named, colours, strict=True))
+                found.append(Sentence(make_goal(name, phrase, words | ({"colour": task.colour} if task.colour else {}))))
     return tuple(found)

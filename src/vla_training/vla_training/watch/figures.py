@@ -11,20 +11,22 @@ from vla_training.plots import COLOURS, INK, LIGHT, picture
 from vla_training.watch.measured import ClosedLoopResult, DrawnEpisode, OpenLoopResult
 from vla_training.watch.points import Point, curve
 
+LOG_FROM = 5  # largest loss over smallest from which on an axis is logarithmic
+
 
 def draw_losses(points: list[Point], path: Path) -> Path | None:
     """A panel for each part of the loss, in training and on held-out episodes."""
     parts = _names(points, "loss/")
     if not parts:
         return None
-    with picture(path, len(parts), columns=min(3, len(parts))) as axes:
+    with picture(path, len(parts), columns=2 if len(parts) == 4 else 3) as axes:
         for axis, part in zip(axes, parts, strict=True):
             steps, values = curve(points, f"loss/{part}")
             axis.plot(steps, values, color=COLOURS[0], label="training")
             held_steps, held = curve(points, f"validation/{part}")
             if held:
                 axis.plot(held_steps, held, "o-", color=COLOURS[1], markersize=3, label="held out")
-            if min(values + held) > 0:
+            if 0 < LOG_FROM * min(values + held) < max(values + held):
                 axis.set_yscale("log")
             axis.set(title=part, xlabel="step")
             axis.legend()

@@ -14,6 +14,14 @@ from numpy.typing import NDArray
 from vla_training.watch.facts import read_json
 
 
+def mean_of_known(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """Mean over `axis` of what is no NaN; NaN where nothing is known."""
+    known = ~np.isnan(values)
+    count = known.sum(axis=axis)
+    total = np.where(known, values, 0.0).sum(axis=axis)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
 @dataclass(frozen=True, slots=True)
 class DrawnEpisode:
     """One episode to look at, in contract units.
@@ -52,7 +60,7 @@ class OpenLoopResult:
     @property
     def error_A(self) -> NDArray[np.float64]:
         """Mean absolute error of the rows that are executed, by dimension."""
-        return np.nanmean(self.error_KA[: self.execute_rows], axis=0)
+        return mean_of_known(self.error_KA[: self.execute_rows], axis=0)
 
     @property
     def relative_KA(self) -> NDArray[np.float64]:
@@ -62,12 +70,12 @@ class OpenLoopResult:
 
     def scalars(self) -> dict[str, float]:
         """Values for curves: errors by dimension, in its unit and relative to its spread; the mean of each row."""
-        relative_A = np.nanmean(self.relative_KA[: self.execute_rows], axis=0)
-        rows_K = np.nanmean(self.relative_KA, axis=1)
+        relative_A = mean_of_known(self.relative_KA[: self.execute_rows], axis=0)
+        rows_K = mean_of_known(self.relative_KA, axis=1)
         values = {f"open_loop/error/{name}": value for name, value in zip(self.names, self.error_A, strict=True)}
         values |= {f"open_loop/relative/{name}": value for name, value in zip(self.names, relative_A, strict=True)}
         values |= {f"open_loop/row/{row}": value for row, value in enumerate(rows_K)}
-        values["open_loop/relative_error"] = np.nanmean(relative_A)
+        values["open_loop/relative_error"] = mean_of_known(relative_A, axis=0)
         return {name: float(value) for name, value in values.items() if np.isfinite(value)}
 
 

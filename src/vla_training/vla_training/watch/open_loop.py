@@ -29,16 +29,14 @@ NOISE_SEED = 0  # of what heads draw while they are measured: the same noise eve
 class Recording:
     """A recorded episode as the robot of a contract would have sent it.
 
-    key: how messages name it. observe: frame number -> what was recorded at that frame. actions_NA: float64, contract
-    units, `rows_per_frame` rows for each of the `frames`.
+    key: how messages name it. observations: begins an iteration over what was recorded at the steps of the policy.
+    actions_NA: float64, contract units and rate; row 0 was meant for the first observation.
     """
 
     key: str
     instruction: str
-    frames: int
-    rows_per_frame: int
+    observations: Callable[[], Iterator[Observation]]
     actions_NA: NDArray[np.float64]
-    observe: Callable[[int], Observation]
 
 
 class Stepped(Protocol):
@@ -54,21 +52,24 @@ class Stepped(Protocol):
 
 
 def measure(
-    policy_for: Callable[[Recording], Stepped], recordings: Iterable[Recording], contract: RobotContract, drawn: int = 0
+    policy_for: Callable[[Observation], Stepped],
+    recordings: Iterable[Recording],
+    contract: RobotContract,
+    drawn: int = 0,
 ) -> OpenLoopResult:
     """Step a policy over recordings and compare.
 
-    policy_for: the policy for a recording, `replaying` for one. drawn: episodes kept whole, the first ones.
-    Raises: DataError where there is no recording, ObservationError and InstructionError for what a policy refuses.
+    policy_for: the policy for an episode that begins with this observation, `replaying` for one. drawn: episodes kept
+    whole, the first ones. Raises: DataError where there is no recording, ObservationError and InstructionError for what
+    a policy refuses.
     """
-    tally, kept, count = _Tally(), [], 0
+    tally, kept, count, execute_rows = _Tally(), [], 0, 0
     with _same_noise():
         for recording in recordings:
-            policy = policy_for(recording)
-            starts, chunks_CKA = _replay(policy, recording)
-            tally.add(recording, starts, chunks_CKA)
+            chunks_CKA, execute_rows = _replay(policy_for, recording)
+            tally.add(recording.actions_NA, chunks_CKA, execute_rows)
             if count < drawn:
-                kept.append(_keep(recording, starts, chunks_CKA, policy.execute_rows, contract.action_dt_ns))
+                kept.append(_keep(recording, chunks_CKA, execute_rows, contract.action_dt_ns))
             count += 1
     if not count:
         raise DataError("open loop: got no recorded episode to compare with; name some")
@@ -77,42 +78,40 @@ def measure(
         units=contract.action_units,
         error_KA=tally.error_KA(),
         spread_A=np.concatenate(tally.recorded).std(axis=0),
-        execute_rows=policy.execute_rows,
+        execute_rows=execute_rows,
         episodes=count,
         chunks=tally.chunks,
         drawn=tuple(kept),
     )
 
 
-def replaying(bundle: Bundle, device: str) -> Callable[[Recording], Stepped]:
-    """The bundle's policy for each recording, told that its cameras are as large as they were recorded: an image is
-    then resized once, as in training and on the robot.
+def replaying(bundle: Bundle, device: str) -> Callable[[Observation], Stepped]:
+    """The bundle's policy for an episode, told that its cameras are as large as they were recorded: an image is then
+    resized once, as in training and on the robot.
     """
 
-    def policy_for(recording: Recording) -> Stepped:
-        images = recording.observe(0).images
-        cameras = {
-            name: camera.model_copy(update=dict(zip(("height", "width"), images[name].shape[:2], strict=True)))
-            if name in images
-            else camera
-            for name, camera in bundle.contract.cameras.items()
-        }
+    def policy_for(first: Observation) -> Stepped:
+        cameras = dict(bundle.contract.cameras)
+        for name, image in first.images.items():
+            cameras[name] = cameras[name].model_copy(update={"height": image.shape[0], "width": image.shape[1]})
         return Policy(replace(bundle, contract=bundle.contract.model_copy(update={"cameras": cameras})), device)
 
     return policy_for
 
 
-def _replay(policy: Stepped, recording: Recording) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """First rows (C,) and chunks (C, K, A) of all steps of an episode."""
-    if policy.execute_rows % recording.rows_per_frame:
-        raise DataError(
-            f"{recording.key}: the policy steps every {policy.execute_rows} rows, the data has a frame every "
-            f"{recording.rows_per_frame} rows; expected a divisor"
-        )
-    policy.reset(recording.instruction)
-    frames = range(0, recording.frames, policy.execute_rows // recording.rows_per_frame)
-    chunks = [policy.step(recording.observe(frame)).values for frame in frames]
-    return np.array(frames, np.int64) * recording.rows_per_frame, np.stack(chunks)
+def _replay(
+    policy_for: Callable[[Observation], Stepped], recording: Recording
+) -> tuple[NDArray[np.float64], int]:
+    """Chunks (C, K, A) of all steps of an episode; rows executed from one to the next."""
+    policy, chunks = None, []
+    for observation in recording.observations():
+        if policy is None:
+            policy = policy_for(observation)
+            policy.reset(recording.instruction)
+        chunks.append(policy.step(observation).values)
+    if policy is None:
+        raise DataError(f"{recording.key}: got no frame, expected at least one; leave the episode out")
+    return np.stack(chunks), policy.execute_rows
 
 
 class _Tally:
@@ -124,14 +123,14 @@ class _Tally:
         self._sum_KA: NDArray[np.float64] | float = 0.0
         self._count_K: NDArray[np.int64] | int = 0
 
-    def add(self, recording: Recording, starts: NDArray[np.int64], chunks_CKA: NDArray[np.float64]) -> None:
-        actions = recording.actions_NA
+    def add(self, actions_NA: NDArray[np.float64], chunks_CKA: NDArray[np.float64], execute_rows: int) -> None:
+        starts = execute_rows * np.arange(len(chunks_CKA))
         rows_CK = starts[:, None] + np.arange(chunks_CKA.shape[1])
-        there_CK = rows_CK < len(actions)
-        error_CKA = np.abs(chunks_CKA - actions[np.minimum(rows_CK, len(actions) - 1)])
+        there_CK = rows_CK < len(actions_NA)
+        error_CKA = np.abs(chunks_CKA - actions_NA[np.minimum(rows_CK, len(actions_NA) - 1)])
         self._sum_KA = self._sum_KA + (error_CKA * there_CK[..., None]).sum(axis=0)
         self._count_K = self._count_K + there_CK.sum(axis=0)
-        self.recorded.append(actions)
+        self.recorded.append(actions_NA)
         self.chunks += len(chunks_CKA)
 
     def error_KA(self) -> NDArray[np.float64]:
@@ -139,20 +138,13 @@ class _Tally:
             return self._sum_KA / self._count_K[:, None]
 
 
-def _keep(
-    recording: Recording, starts: NDArray[np.int64], chunks_CKA: NDArray[np.float64], execute_rows: int, dt_ns: int
-) -> DrawnEpisode:
-    executed_NA = chunks_CKA[:, :execute_rows].reshape(-1, chunks_CKA.shape[2])[: len(recording.actions_NA)]
-    pad = len(recording.actions_NA) - len(executed_NA)
-    executed_NA = np.pad(executed_NA, ((0, pad), (0, 0)), constant_values=np.nan)
+def _keep(recording: Recording, chunks_CKA: NDArray[np.float64], execute_rows: int, dt_ns: int) -> DrawnEpisode:
+    length = len(recording.actions_NA)
+    executed_NA = chunks_CKA[:, :execute_rows].reshape(-1, chunks_CKA.shape[2])[:length]
+    executed_NA = np.pad(executed_NA, ((0, length - len(executed_NA)), (0, 0)), constant_values=np.nan)
+    starts = execute_rows * np.arange(len(chunks_CKA))
     return DrawnEpisode(
-        recording.key,
-        recording.instruction,
-        dt_ns / NS_PER_S,
-        recording.actions_NA,
-        executed_NA,
-        starts,
-        chunks_CKA,
+        recording.key, recording.instruction, dt_ns / NS_PER_S, recording.actions_NA, executed_NA, starts, chunks_CKA
     )
 
 

@@ -85,6 +85,7 @@ TEMPLATE = """<!doctype html>
   th:first-child, td:first-child { text-align: left; }
   dl { display: grid; grid-template-columns: max-content 1fr; gap: 3px 20px; margin: 8px 0 0; }
   dt { color: var(--pale); } dd { margin: 0; overflow-wrap: anywhere; }
+  summary { color: var(--accent); cursor: pointer; }
   pre { background: #f5f7fa; border-radius: 8px; padding: 14px; overflow-x: auto; font-size: 12.5px; margin: 8px 0 0; }
 </style>
 </head>
@@ -116,7 +117,7 @@ TEMPLATE = """<!doctype html>
 {% if section.facts %}
 <dl>{% for name, value in section.facts.items() %}<dt>{{ name }}</dt><dd>{{ value }}</dd>{% endfor %}</dl>
 {% endif %}
-{% if section.listing %}<pre>{{ section.listing }}</pre>{% endif %}
+{% if section.listing %}<details><summary>show</summary><pre>{{ section.listing }}</pre></details>{% endif %}
 </section>
 {% endfor %}
 </main>

@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from rich.console import Console
 
 from vla_policy.errors import DataError, VlaError
 from vla_training.watch import figures
 from vla_training.watch.facts import read_json
-from vla_training.watch.measured import ClosedLoopResult, OpenLoopResult, load_open_loop
+from vla_training.watch.measured import ClosedLoopResult, OpenLoopResult, load_open_loop, mean_of_known
 from vla_training.watch.page import Section, Table, Tile, write_page
 from vla_training.watch.points import Point, curve, read_points
 
@@ -38,6 +39,7 @@ def write_report(output: Path) -> Path:
         raise DataError(f"{output}: no {folder.name}/{FACTS} in it; expected the output folder of a training run")
     points, open_loop = read_points(folder / POINTS), load_open_loop(folder / OPEN_LOOP)
     closed_loop = read_closed_loop(folder / CLOSED_LOOP, facts.get("sim", ""))
+    config = yaml.safe_dump(facts.get("config", {}), sort_keys=False, default_flow_style=None, width=100)
     sections = [
         _learning(points, curves),
         *_open_loop(open_loop, points, curves),
@@ -45,7 +47,7 @@ def write_report(output: Path) -> Path:
         _section("Speed and memory", "", [figures.draw_speed(points, curves / "speed.png")]),
         Section("Data", facts=_flat(facts.get("data", {}))),
         Section("Machine and command", facts=_flat(facts.get("machine", {}) | facts.get("command", {}))),
-        Section("Config", listing=yaml.safe_dump(facts.get("config", {}), sort_keys=False, width=100)),
+        Section("Config", listing=config),
     ]
     subtitle = _subtitle(facts, points)
     path = output / "report.html"
@@ -104,11 +106,11 @@ def _learning(points: list[Point], curves: Path) -> Section:
 def _open_loop(result: OpenLoopResult | None, points: list[Point], curves: Path) -> Iterator[Section]:
     if result is None:
         return
-    shares_A = result.relative_KA[: result.execute_rows].mean(axis=0)
+    shares_A = mean_of_known(result.relative_KA[: result.execute_rows], axis=0)
     table = Table(
         ("dimension", "unit", "mean absolute error", "spread of the recording", "error / spread"),
         [
-            (name, unit, f"{error:.4g}", f"{spread:.4g}", f"{share:.2f}")
+            (name, unit, f"{error:.4g}", f"{spread:.4g}", "-" if np.isnan(share) else f"{share:.2f}")
             for name, unit, error, spread, share in zip(
                 result.names, result.units, result.error_A, result.spread_A, shares_A, strict=True
             )

@@ -6,24 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from write_rlds import feature, field, varint
 
 from vla_training.datasets.rlds.example import ExampleError, Kind, byte_strings, floats, integers, locate
 
 
-def varint(number: int) -> bytes:
-    number &= 2**64 - 1  # negative numbers are written in two's complement
-    out = b""
-    while number > 0x7F:
-        out, number = out + bytes([number & 0x7F | 0x80]), number >> 7
-    return out + bytes([number])
-
-
-def field(number: int, data: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(data)) + data
-
-
 def example(name: str, kind: Kind, values: bytes) -> bytes:
-    return field(1, field(1, field(1, name.encode()) + field(2, field(kind, values))))
+    return field(1, feature(name, kind, values))
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=30))

@@ -94,6 +94,11 @@ class Backbone(nn.Module, ABC):
         """The text in which an instruction reaches the model, with `{instruction}` in its place."""
         return INSTRUCTION
 
+    def add_words(self, count: int) -> None:
+        """Make room for `count` further words behind those it knows. Raises: ConfigError where that cannot be."""
+        raise ConfigError(f"{type(self).__name__}: got {count} new words, expected none: this backbone's vocabulary is "
+                          "fixed; say it in words that it knows, or train a new policy")
+
     def stored_options(self) -> dict[str, Any]:
         """What a bundle adds to `backbone_options`, so that `create` needs nothing but the bundle."""
         return {}

@@ -61,6 +61,12 @@ class TinyBackbone(Backbone):
                               "expected a multiple; use "
                               f"{-(-options.width // options.heads) * options.heads}")
 
+    def add_words(self, count: int) -> None:
+        """The new words begin near the middle of the known ones, each at a place of its own (torch's random state)."""
+        known = self.vlm.words.weight.data
+        new = known.mean(0) + 0.5 * known.std(0) * torch.randn(count, known.shape[1], dtype=known.dtype)
+        self.vlm.words = nn.Embedding.from_pretrained(torch.cat([known, new.to(known.device)]), freeze=False)
+
     @property
     def hidden_size(self) -> int:
         """D, the width of the text tower."""

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from vla_policy.model.config import ModelConfig
-from vla_policy.model.heads.losses import ActionTargets, LossWeights, gripper_loss, pose_loss
+from vla_policy.model.heads.losses import ActionTargets, LossPart, LossWeights, gripper_loss, pose_loss
 from vla_policy.strict import StrictModel
 
 
@@ -95,8 +95,8 @@ class ActionHead(nn.Module, ABC):
         """`forward` on what the rest of the model says."""
         return self(reading.feature)
 
-    def loss(self, reading: Reading, targets: ActionTargets, weights: LossWeights) -> dict[str, Tensor]:
-        """The parts of the loss, scalars, not weighed: `pose`, and `gripper` where there is one."""
+    def loss(self, reading: Reading, targets: ActionTargets, weights: LossWeights) -> dict[str, LossPart]:
+        """The parts of the loss, not weighed: `pose`, and `gripper` where there is one."""
         arm_BWKA, gripper_BWK = self.decode(reading)
         parts = {"pose": pose_loss(arm_BWKA, targets.arm_BWKA, targets.rows_BWK, weights.pose)}
         if gripper_BWK is not None:

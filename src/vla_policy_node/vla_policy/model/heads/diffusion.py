@@ -18,7 +18,7 @@ from torch import Tensor
 from vla_policy.model.config import ModelConfig
 from vla_policy.model.heads.base import ActionShape
 from vla_policy.model.heads.generative import GenerativeHead
-from vla_policy.model.heads.losses import LossWeights, pose_loss
+from vla_policy.model.heads.losses import LossPart, LossWeights, pose_loss
 
 TIMES = 100
 OFFSET = 0.008
@@ -35,7 +35,7 @@ class DiffusionHead(GenerativeHead):
         self.register_buffer("kept", kept.clamp(1e-5, 1.0), persistent=False)
 
     def denoising_loss(self, features_BWD: Tensor, chunk_BWE: Tensor, rows_BWK: Tensor,
-                       weights: LossWeights) -> Tensor:
+                       weights: LossWeights) -> LossPart:
         """Error of the clean chunk, guessed at random times."""
         times_BW = torch.randint(1, TIMES + 1, features_BWD.shape[:2], device=features_BWD.device)
         kept = self.kept[times_BW][..., None]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from vla_policy.action.bins import BINS, bin_centres, from_bins, to_bins, token_ids
 from vla_policy.model.config import ModelConfig
 from vla_policy.model.heads.base import ActionHead, ActionShape, Reading
-from vla_policy.model.heads.losses import ActionTargets, LossWeights, masked_mean, without_padding
+from vla_policy.model.heads.losses import ActionTargets, LossPart, LossWeights, part_of, without_padding
 from vla_policy.strict import StrictModel
 
 
@@ -77,7 +77,7 @@ class DiscreteHead(ActionHead):
             logits = self._logits(reading, tokens)
         return self(logits)
 
-    def loss(self, reading: Reading, targets: ActionTargets, weights: LossWeights) -> dict[str, Tensor]:
+    def loss(self, reading: Reading, targets: ActionTargets, weights: LossWeights) -> dict[str, LossPart]:
         """`bins`: cross entropy over the tokens of the rows that count; written tokens are the true ones."""
         columns = [targets.arm_BWKA]
         if targets.gripper_BWK is not None:
@@ -86,8 +86,7 @@ class DiscreteHead(ActionHead):
         tokens = self._embed(reading, bins_BWT[..., :-1]) if self.autoregressive else None
         logits = self._logits(reading, tokens).float()
         entropy = F.cross_entropy(logits.movedim(-1, 1), bins_BWT, reduction="none")
-        rows_BWT = targets.rows_BWK.repeat_interleave(self.shape.columns, -1)
-        return {"bins": masked_mean(entropy, rows_BWT)}
+        return {"bins": part_of(entropy.unflatten(-1, (-1, self.shape.columns)), targets.rows_BWK)}
 
     def _logits(self, reading: Reading, tokens_BWTD: Tensor | None) -> Tensor:
         """(B, W, Q + T, n), over the action tokens only."""

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from vla_policy.model.heads.generative import GenerativeHead
-from vla_policy.model.heads.losses import LossWeights, pose_loss
+from vla_policy.model.heads.losses import LossPart, LossWeights, pose_loss
 
 
 class FlowHead(GenerativeHead):
     """Flow matching: time 0 is noise, time 1 the action."""
 
     def denoising_loss(self, features_BWD: Tensor, chunk_BWE: Tensor, rows_BWK: Tensor,
-                       weights: LossWeights) -> Tensor:
+                       weights: LossWeights) -> LossPart:
         """Error of the velocity, guessed at random times."""
         times_BW = torch.rand(features_BWD.shape[:2], device=features_BWD.device)
         noise = torch.randn_like(chunk_BWE)

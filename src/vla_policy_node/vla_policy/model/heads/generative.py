@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from vla_policy.model.config import ModelConfig
 from vla_policy.model.heads.base import ActionHead, ActionShape, Reading
 from vla_policy.model.heads.history import CausalHistory, HistoryOptions
-from vla_policy.model.heads.losses import ActionTargets, LossWeights, gripper_loss, without_padding
+from vla_policy.model.heads.losses import ActionTargets, LossPart, LossWeights, gripper_loss, without_padding
 from vla_policy.model.registry import FORMULATIONS, resolve
 
 TIME_FEATURES = 32
@@ -62,7 +62,7 @@ class GenerativeHead(ActionHead):
 
     @abstractmethod
     def denoising_loss(self, features_BWD: Tensor, chunk_BWE: Tensor, rows_BWK: Tensor,
-                       weights: LossWeights) -> Tensor:
+                       weights: LossWeights) -> LossPart:
         """How badly noise is told from the flat chunks (B, W, K * A), over the rows that count."""
 
     def forward(self, features_BWD: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -71,7 +71,7 @@ class GenerativeHead(ActionHead):
         arm_BWKA = self.rows(self.sample(features_BWD))
         return arm_BWKA, None if self.gripper is None else self.gripper(features_BWD).float()
 
-    def loss(self, reading: Reading, targets: ActionTargets, weights: LossWeights) -> dict[str, Tensor]:
+    def loss(self, reading: Reading, targets: ActionTargets, weights: LossWeights) -> dict[str, LossPart]:
         """`pose`: of denoising. `gripper`: cross entropy."""
         features_BWD = self.past(reading.feature)
         # Rows that do not count are noised with the others.

@@ -56,9 +56,9 @@ def npz_names(path: Path) -> list[str]:
 
 
 def load_npy(path: Path) -> Any:
-    """The array of an .npy file, or the object in it where numpy saved one: made of plain containers, numbers, words and arrays.
+    """The array of an .npy file, or the object that numpy saved in it: plain containers, numbers, words and arrays.
 
-    Raises: DataError naming the file; one that names a class or function which numpy's arrays do not need is refused unread.
+    Raises: DataError naming the file; one whose pickle asks for anything that arrays do not need is refused.
     """
     try:
         with path.open("rb") as file:
@@ -71,7 +71,8 @@ def load_npy(path: Path) -> Any:
     except FileNotFoundError as problem:
         raise DataError(f"{path}: no such file; download it again") from problem
     except _RefusedPickle as problem:
-        raise DataError(f"{path}: refused, its pickle asks for {problem}, which no array needs: it may run foreign code") from problem
+        reason = f"its pickle asks for {problem}, which no array needs: it may run foreign code"
+        raise DataError(f"{path}: refused, {reason}") from problem
     except (*READ_PROBLEMS, pickle.UnpicklingError, AttributeError, IndexError, TypeError, MemoryError) as problem:
         raise DataError(f"{path}: not a readable .npy file ({problem}); it is cut off or corrupt") from problem
 

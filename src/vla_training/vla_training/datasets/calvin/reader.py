@@ -1,4 +1,4 @@
-"""A split of CALVIN's data (training/ or validation/) in, its annotated windows or its hours of play out, frame by frame.
+"""A split of CALVIN's data (training/ or validation/) in, its annotated windows or its play out, frame by frame.
 
 Layout: https://github.com/mees/calvin, dataset/README.md: episode_0000000.npz holds one frame, 30 a second.
 """
@@ -6,7 +6,7 @@ Layout: https://github.com/mees/calvin, dataset/README.md: episode_0000000.npz h
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,9 @@ FINGERPRINT_FRAMES = 256  # whose sizes count, of up to two million
 class CalvinSource:
     """The `EpisodeSource` of a split: each annotated window [first, last] with its sentence and task is an episode.
 
-    root: the split's folder, or that of the data set, whose training split is then taken. whole_episodes: the hours of play as they were
-    recorded, without language. Windows may overlap; `extra["play_episode"]` says which were recorded in one go.
+    root: the split's folder, or that of the data set, whose training split is then taken. whole_episodes: the hours of
+    play as they were recorded, without language. Windows may overlap; `extra["play_episode"]` says which were recorded
+    in one go.
     Raises: DataError naming the file.
     """
 
@@ -56,7 +57,8 @@ class CalvinSource:
         wanted, order = np.unique(np.asarray(frames, np.int64), return_inverse=True)
         length = self.episodes[episode].length
         if not len(wanted) or wanted[0] < 0 or wanted[-1] >= length:
-            raise DataError(f"{self.episodes[episode].key}: got frames {list(frames)}, expected some of 0 to {length - 1}")
+            key = self.episodes[episode].key
+            raise DataError(f"{key}: got frames {list(frames)}, expected some of 0 to {length - 1}")
         images = [self._load(episode, int(frame), [camera])[camera] for frame in wanted]
         return self._stack(episode, camera, images, (*self.spec.cameras[camera], 3))[order]
 
@@ -109,7 +111,8 @@ def _bounds(root: Path) -> NDArray[np.int64]:
     bounds = load_npy(root / BOUNDS)
     fits = isinstance(bounds, np.ndarray) and bounds.ndim == 2 and bounds.shape[1] == 2 and len(bounds)
     if not fits or bounds.dtype.kind not in "iu" or not np.all(bounds[:, 0] <= bounds[:, 1]):
-        raise DataError(f"{root / BOUNDS}: expected first and last frame of each episode, integers of shape [episodes, 2]")
+        expected = "first and last frame of each episode, integers of shape [episodes, 2]"
+        raise DataError(f"{root / BOUNDS}: expected {expected}")
     return bounds[np.argsort(bounds[:, 0])].astype(np.int64)
 
 
@@ -142,7 +145,13 @@ def _annotated(root: Path, bounds: NDArray[np.int64], scenes: Mapping[str, Seque
 
 
 def _episode(
-    root: Path, first: int, last: int, play: int, scenes: Mapping[str, Sequence[int]], sentences: tuple[str, ...], task: str
+    root: Path,
+    first: int,
+    last: int,
+    play: int,
+    scenes: Mapping[str, Sequence[int]],
+    sentences: tuple[str, ...],
+    task: str,
 ) -> EpisodeInfo:
     extra = {"first_frame": first, "last_frame": last, "play_episode": play}
     scene = next((name for name, (low, high) in scenes.items() if low <= first <= high), None)
@@ -159,7 +168,7 @@ def _frame_path(root: Path, number: int) -> Path:
 def _describe(path: Path) -> tuple[dict[str, tuple[int, int]], dict[str, Column]]:
     """Cameras and columns as the first frame has them; depth and touch are neither."""
     frame = load_npz(path, npz_names(path))
-    is_image: Callable[[NDArray[Any]], bool] = lambda array: array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3
-    cameras = {name: (array.shape[0], array.shape[1]) for name, array in frame.items() if is_image(array)}
+    images = {name: array for name, array in frame.items() if array.dtype == np.uint8 and array.shape[2:] == (3,)}
+    cameras = {name: (array.shape[0], array.shape[1]) for name, array in images.items()}
     columns = {name: Column(array.dtype.name, array.shape) for name, array in frame.items() if array.ndim <= 1}
     return cameras, columns

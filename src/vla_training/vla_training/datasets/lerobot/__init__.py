@@ -1,6 +1,8 @@
 """LeRobot data sets on disk in and out; for whoever records, converts or trains."""
 
+from vla_training.datasets.lerobot.metadata import Feature
 from vla_training.datasets.lerobot.reader import LeRobotSource
-from vla_training.datasets.lerobot.writer import Episode, Feature, LeRobotDataset, Shard, ShardWriter, finalize
+from vla_training.datasets.lerobot.whole import Episode, LeRobotDataset
+from vla_training.datasets.lerobot.writer import Shard, ShardWriter, finalize
 
 __all__ = ["Episode", "Feature", "LeRobotDataset", "LeRobotSource", "Shard", "ShardWriter", "finalize"]

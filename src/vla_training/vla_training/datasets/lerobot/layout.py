@@ -1,6 +1,6 @@
 """A LeRobot folder in, where each episode lies out: files, rows and times of versions 3.0, 2.1 and 2.0.
 
-Sources: https://huggingface.co/docs/lerobot/lerobot-dataset-v3 and, for version 2, files of many episodes are files of one each.
+Source: https://huggingface.co/docs/lerobot/lerobot-dataset-v3. Version 2 has a data file and videos for each episode.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from vla_training.datasets.source import Column, EpisodeInfo, SourceSpec
 VERSION = "v3.0"
 OLD_VERSIONS = ("v2.1", "v2.0")
 INFO_PATH = "meta/info.json"
+CONTRACT_PATH = "meta/contract.json"  # ours: what the data tells of its robot contract; others ignore it
 INDEX_COLUMNS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 FINGERPRINT_TAIL_BYTES = 4096  # of a parquet file: its footer holds the extremes of every column
 
@@ -56,7 +57,9 @@ def read_layout(root: Path) -> Layout:
     videos = [name for name, feature in info["features"].items() if feature["dtype"] == "video"]
     places = _places_v3(root, info, rows, videos)
     episodes = [_episode(row, place) for row, place in zip(rows, places, strict=True)]
-    spec = SourceSpec("lerobot", float(info["fps"]), _cameras(info), _columns(info), _fingerprint(root, places))
+    spec = SourceSpec(
+        "lerobot", float(info["fps"]), _cameras(info), _columns(info), _fingerprint(root, places), _recorded_with(root)
+    )
     return Layout(spec, episodes, places)
 
 
@@ -69,13 +72,24 @@ def _read_info(root: Path) -> dict[str, Any]:
         version = info.get("codebase_version")
         if version not in (VERSION, *OLD_VERSIONS):
             known = ", ".join((VERSION, *OLD_VERSIONS))
-            raise DataError(f"{path}: codebase_version is {version}, expected one of {known}; use lerobot's own converter")
+            got = f"codebase_version is {version}, expected one of {known}"
+            raise DataError(f"{path}: {got}; use lerobot's own converter")
         missing = [key for key in ("fps", "features", "data_path") if key not in info]
     except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as problem:
         raise DataError(f"{path}: not the JSON of a data set ({problem}); it is cut off or corrupt") from problem
     if missing:
         raise DataError(f"{path}: no {', '.join(missing)} in it; expected those of a LeRobot data set {version}")
     return info
+
+
+def _recorded_with(root: Path) -> dict[str, str] | None:
+    path = root / CONTRACT_PATH
+    if not path.is_file():
+        return None
+    try:
+        return {str(key): str(value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as problem:
+        raise DataError(f"{path}: not a JSON object ({problem}); it is cut off or corrupt") from problem
 
 
 def _rows_v3(root: Path) -> Iterator[dict[str, Any]]:
@@ -105,7 +119,14 @@ def _rows_v2(root: Path, info: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             index, length, tasks = int(row.pop("episode_index")), int(row.pop("length")), row.pop("tasks")
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as problem:
             raise DataError(f"{path}, line {number}: expected episode_index, tasks and length ({problem})") from problem
-        yield {"episode_index": index, "length": length, "tasks": tasks, "dataset_from_index": 0, "dataset_to_index": length, **row}
+        yield {
+            "episode_index": index,
+            "length": length,
+            "tasks": tasks,
+            "dataset_from_index": 0,
+            "dataset_to_index": length,
+            **row,
+        }
 
 
 def _places_v3(root: Path, info: Mapping[str, Any], rows: list[dict[str, Any]], videos: list[str]) -> list[Place]:
@@ -118,14 +139,19 @@ def _places_v3(root: Path, info: Mapping[str, Any], rows: list[dict[str, Any]], 
         data = _path(root, info, "data_path", row, "data")
         start = row["dataset_from_index"] - first_index[data]
         cameras = {
-            key: (_path(root, info, "video_path", row, f"videos/{key}", key), float(row.get(f"videos/{key}/from_timestamp", 0.0)))
+            key: (
+                _path(root, info, "video_path", row, f"videos/{key}", key),
+                float(row.get(f"videos/{key}/from_timestamp", 0.0)),
+            )
             for key in videos
         }
         places.append(Place(row["episode_index"], data, (start, start + row["length"]), cameras))
     return places
 
 
-def _path(root: Path, info: Mapping[str, Any], template: str, row: Mapping[str, Any], prefix: str, key: str = "") -> Path:
+def _path(
+    root: Path, info: Mapping[str, Any], template: str, row: Mapping[str, Any], prefix: str, key: str = ""
+) -> Path:
     """The template of info.json filled in; whichever version's fields it names."""
     try:
         name = info[template].format(
@@ -160,7 +186,9 @@ def _cameras(info: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
         if feature["dtype"] in ("video", "image"):
             shape = tuple(feature["shape"])
             first = (_names(feature.get("names")) or ("",))[0]
-            channels_first = first.startswith("channel") or (not first and shape[0] in (1, 3) and shape[-1] not in (1, 3))
+            channels_first = first.startswith("channel") or (
+                not first and shape[0] in (1, 3) and shape[-1] not in (1, 3)
+            )
             cameras[name] = (shape[1], shape[2]) if channels_first else (shape[0], shape[1])
     return cameras
 
@@ -171,7 +199,7 @@ def _columns(info: Mapping[str, Any]) -> dict[str, Column]:
     for name, feature in info["features"].items():
         if feature["dtype"] in ("video", "image", "language", "audio"):
             continue
-        dtype = "str" if feature["dtype"] == "string" else feature["dtype"]
+        dtype = "str" if feature["dtype"] == "string" else str(feature["dtype"])
         shape = () if name in INDEX_COLUMNS else tuple(feature["shape"])
         columns[name] = Column(dtype, shape, _names(feature.get("names")))
     return columns

@@ -1,4 +1,4 @@
-"""A LeRobot data set on disk in, its episodes' columns and single frames out: version 3.0, 2.1 or 2.0, mp4 or images."""
+"""A LeRobot data set on disk in, its episodes' columns and single frames out: versions 3.0, 2.1 and 2.0."""
 
 from __future__ import annotations
 

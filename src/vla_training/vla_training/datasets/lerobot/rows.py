@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vla_policy.errors import DataError
 
 OPEN_FILES = 16
+LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 KEPT_BYTES = 64_000_000  # of decoded row groups that a process keeps, for the next episode often lies in one of them
 
 
@@ -58,7 +59,8 @@ class RowReader:
             if absent:
                 raise DataError(f"{path}: no column {', '.join(absent)}; it has {', '.join(file.schema_arrow.names)}")
             if stop > file.metadata.num_rows:
-                raise DataError(f"{path}: it has {file.metadata.num_rows} rows, expected at least {stop}; it is cut off")
+                rows = file.metadata.num_rows
+                raise DataError(f"{path}: it has {rows} rows, expected at least {stop}; it is cut off")
             parts, first = [], 0
             for group in range(file.metadata.num_row_groups):
                 rows = file.metadata.row_group(group).num_rows
@@ -100,7 +102,7 @@ def as_array(column: pa.ChunkedArray, shape: tuple[int, ...]) -> NDArray[Any]:
     while True:
         if isinstance(values, pa.ExtensionArray):  # tables as Hugging Face `datasets` registers them
             values = values.storage
-        elif pa.types.is_list(values.type) or pa.types.is_large_list(values.type) or pa.types.is_fixed_size_list(values.type):
+        elif any(kind(values.type) for kind in LISTS):
             values = values.flatten()
         else:
             break

@@ -1,4 +1,4 @@
-"""Frames in, an mp4 file out, and back: H.264 by PyAV in, any codec that PyAV knows out, single frames by their time."""
+"""Frames in, an H.264 mp4 file out; an mp4 file of any codec in, single frames by their time out. By PyAV."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class VideoFile:
         self._ahead: tuple[float, Any] | None = None  # a decoded frame that was not asked for yet
 
     def frames(self, times_s: NDArray[np.float64], tolerance_s: float) -> Iterator[NDArray[np.uint8]]:
-        """Frames (H, W, 3), RGB, shown at these ascending times. Raises: DataError where none is within the tolerance."""
+        """Frames (H, W, 3), RGB, shown at these ascending times. Raises: DataError where one is not there."""
         for time_s in times_s:
             yield self._reformatter.reformat(self._find(float(time_s), tolerance_s), format="rgb24").to_ndarray()
 

@@ -1,0 +1,112 @@
+"""A training config and a device in, Hugging Face Accelerate set up for them out; what this machine cannot do is refused.
+
+How many processes there are, on how many machines, is told by `torchrun` or `accelerate launch`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import resource
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs, FullyShardedDataParallelPlugin
+from accelerate.state import AcceleratorState
+from accelerate.utils import DeepSpeedPlugin
+
+from vla_policy.errors import ConfigError, nearest
+from vla_training.config import Stage, TrainingConfig
+
+DEVICES = ("cpu", "cuda")
+ACCELERATE_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+def make_accelerator(config: TrainingConfig, device: str) -> Accelerator:
+    """Join the other processes, where there are any, and take this one's device.
+
+    Raises: ConfigError where device, precision, sharding or DeepSpeed cannot be had here.
+    """
+    check_device(device, config.precision)
+    # Accelerate keeps one set of settings a process; a second run in it brings its own.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(
+        cpu=device == "cpu",
+        mixed_precision=ACCELERATE_PRECISION[config.precision],
+        deepspeed_plugin=deepspeed_plugin(config, device) if config.deepspeed else None,
+        fsdp_plugin=fsdp_plugin() if config.parallel == "fsdp2" else None,
+        # Parts of a backbone that a loss does not reach (a language head, the pointing head) get no gradient.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)],
+    )
+    torch.set_num_threads(config.threads)
+    if config.parallel == "fsdp2" and accelerator.num_processes == 1:
+        raise ConfigError("parallel fsdp2: got one process, expected several to share the weights; start them with "
+                          "`torchrun --nproc-per-node N -m vla_training.train …`, or use parallel ddp")
+    return accelerator
+
+
+def check_device(device: str, precision: str) -> None:
+    """Raises: ConfigError for a device that is not here, or one that cannot compute in `precision`."""
+    if device not in DEVICES:
+        raise ConfigError(f"--device: got '{device}'; {nearest(device, DEVICES)}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: no GPU that PyTorch can use here; use --device cpu, or install a driver and a "
+                          f"PyTorch built for it (this one is {torch.__version__})")
+    if device == "cpu" and precision == "fp16":
+        raise ConfigError("precision fp16: got a CPU, expected a GPU, as its small numbers need a loss scaler there; "
+                          "use bf16 or fp32")
+    if device == "cuda" and precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ConfigError(f"precision bf16: {torch.cuda.get_device_name()} cannot compute in it; use fp16 or fp32")
+
+
+def check_batches(stages: tuple[Stage, ...], config: TrainingConfig, processes: int) -> None:
+    """Raises: ConfigError where a batch does not fall into equal pieces for the processes and their micro batches."""
+    pieces = processes * config.accumulation_steps
+    for name, size in [("batch_size", stage.batch_size) for stage in stages] + [("scene_batch_size",
+                                                                                 config.scene_batch_size)]:
+        if size % pieces:
+            raise ConfigError(f"{name}: got {size} for {processes} processes with {config.accumulation_steps} micro "
+                              f"batches each, expected a multiple of {pieces}; use {-(-size // pieces) * pieces}")
+
+
+def fsdp_plugin() -> FullyShardedDataParallelPlugin:
+    """FSDP2; the units that are sharded one by one are named once the model is there."""
+    return FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap",
+                                          cpu_ram_efficient_loading=False)
+
+
+def deepspeed_plugin(config: TrainingConfig, device: str) -> DeepSpeedPlugin:
+    """DeepSpeed by its JSON file; batch sizes, clipping and accumulation are those of the training config.
+
+    Raises: ConfigError where the package, a GPU or the file is missing, or the file is not one of DeepSpeed.
+    """
+    path = Path(config.deepspeed)
+    if not path.is_file():
+        raise ConfigError(f"deepspeed: {path}: no such file")
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as problem:
+        raise ConfigError(f"deepspeed: {path}: not JSON: {problem}") from None
+    if not isinstance(settings, dict) or "zero_optimization" not in settings:
+        raise ConfigError(f"deepspeed: {path}: got no zero_optimization, expected at least "
+                          '{"zero_optimization": {"stage": 2}}')
+    if device != "cuda":
+        raise ConfigError("deepspeed: got --device cpu, expected GPUs; use --device cuda on a machine with some, or "
+                          "parallel fsdp2")
+    if importlib.util.find_spec("deepspeed") is None:
+        raise ConfigError("deepspeed: the package is not installed; pip install deepspeed, or use parallel fsdp2")
+    return plugin_of(settings, config)
+
+
+def plugin_of(settings: dict[str, object], config: TrainingConfig) -> DeepSpeedPlugin:
+    """The plugin of a DeepSpeed file's settings; those that the training config owns are set from it."""
+    owned = {"gradient_clipping": config.gradient_clip, "gradient_accumulation_steps": config.accumulation_steps,
+             "train_micro_batch_size_per_gpu": "auto", "train_batch_size": "auto"}
+    return DeepSpeedPlugin(hf_ds_config=settings | owned)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Of the GPU's allocator, or of the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

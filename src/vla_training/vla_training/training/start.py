@@ -1,0 +1,55 @@
+"""A config and its data in, what a run begins with out: weights, tokenizer, normalisers; new, grounded, or of a bundle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vla_policy.checkpoint import check_fits, load_bundle
+from vla_policy.contract import RobotContract
+from vla_policy.model.config import ModelFile
+from vla_policy.model.registry import BACKBONES, resolve
+from vla_policy.model.tokenizer import Tokenizer
+from vla_policy.model.vla import VLAModel, build_model
+from vla_training.config import TrainingConfig
+from vla_training.datasets.statistics import Normalizers
+from vla_training.datasets.training_data import TrainingData
+from vla_training.tabletop.pretrain import load_grounding
+from vla_training.training.same_model import check_same_model
+from vla_training.training.vocabulary import learn_words
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a run begins with."""
+
+    model: VLAModel
+    tokenizer: Tokenizer
+    normalizers: Normalizers
+
+
+def make_start(file: ModelFile, training: TrainingConfig, contract: RobotContract, data: TrainingData) -> Start:
+    """The bundle or the pre-trained model that the config names, or a fresh model; normalisers it lacks are
+    fitted to the data.
+
+    Raises: BundleError, ConfigError where there is none, ConfigError where it has another model config.
+    """
+    if training.start:
+        bundle = load_bundle(training.start)
+        check_fits(bundle.contract, contract, file.model)
+        check_same_model(bundle.file, _as_stored(file, bundle.model), training.start)
+        tokenizer = learn_words(bundle.model, bundle.tokenizer, data.instructions)
+        return Start(bundle.model, tokenizer,
+                     Normalizers(action=bundle.action_normalizer, state=bundle.state_normalizer))
+    fitted = data.statistics.normalizers
+    if training.grounding:
+        grounded = load_grounding(training.grounding)
+        check_same_model(grounded.file, file, training.grounding)
+        return Start(grounded.model, grounded.tokenizer, Normalizers(action=fitted.action, state=grounded.state_normalizer))
+    tokenizer = resolve(BACKBONES, file.model.backbone, "backbone").tokenizer(file.model, data.instructions)
+    return Start(build_model(file.model, contract, tokenizer.vocabulary_size), tokenizer, fitted)
+
+
+def _as_stored(file: ModelFile, model: VLAModel) -> ModelFile:
+    """The file as a bundle holds it: with what its backbone adds."""
+    options = file.model.backbone_options | model.backbone.stored_options()
+    return file.model_copy(update={"model": file.model.model_copy(update={"backbone_options": options})})
