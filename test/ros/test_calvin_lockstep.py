@@ -33,8 +33,13 @@ from vla_policy_node.pace import Pace
 CONTRACT = ROBOTS / "calvin.yaml"
 DOUBLE = Path(__file__).resolve().parents[1] / "sim_bridges" / "calvin"
 # The node's own main, with the double in the place of genuine CALVIN.
-SIM_WITH_DOUBLE = (f"import sys; sys.path.insert(0, {str(DOUBLE)!r}); from sim_bridges import registry, sim_node; "
-                   "registry.SIMS['calvin'] = 'calvin_double:double_sim'; sim_node.main()")
+SIM_WITH_DOUBLE = f"""
+import dataclasses, sys
+from sim_bridges import registry, sim_node
+sys.path.insert(0, {str(DOUBLE)!r})
+registry.SIMS["calvin"] = dataclasses.replace(registry.SIMS["calvin"], sim="calvin_double:double_sim")
+sim_node.main()
+"""
 ROWS = 40
 
 
