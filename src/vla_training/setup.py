@@ -45,6 +45,7 @@ setup(
             "collect = vla_training.tabletop.collect:main",
             "scenes = vla_training.tabletop.scenes:main",
             "pretrain = vla_training.tabletop.pretrain:main",
+            "convert = vla_training.convert:main",
             "train = vla_training.train:main",
             "inspect = vla_training.summary:main",
             "open_loop = vla_training.open_loop:main",
