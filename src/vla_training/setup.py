@@ -46,6 +46,8 @@ setup(
             "scenes = vla_training.tabletop.scenes:main",
             "pretrain = vla_training.tabletop.pretrain:main",
             "convert = vla_training.convert:main",
+            "stats = vla_training.stats:main",
+            "bench_loader = vla_training.bench_loader:main",
             "train = vla_training.train:main",
             "inspect = vla_training.summary:main",
             "open_loop = vla_training.open_loop:main",
