@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from sim_bridges.media import EpisodeFilm, VideoWriter, plot_commands, plot_latencies
+from sim_bridges.chains import ChainResult
+from sim_bridges.media import EpisodeFilm, VideoWriter, plot_chains, plot_commands, plot_latencies
 from sim_bridges.results import EpisodeResult
 from vla_policy.contract import RobotContract
 from vla_policy.errors import ConfigError
@@ -66,13 +68,26 @@ class Report:
         if self._writer is not None:
             self._film.develop(result)
 
+    def chain(self, result: ChainResult) -> None:
+        """Say how one chain ended: the instructions in order, and how many succeeded."""
+        self._count += 1
+        last = result.episodes[-1]
+        said = " > ".join(episode.task for episode in result.episodes)
+        outcome = "[green]all[/]" if last.success else f"[red]{last.reason.lower()}[/]"
+        self._console.print(f"{self._count:>4}  {result.solved} of {len(result.chain.steps)}  {outcome}  {said}",
+                            overflow="ellipsis", no_wrap=True)
+
     def finish(self, results: Sequence[EpisodeResult], summary: Mapping[str, Any]) -> None:
         """Print the table and write the files."""
         self._console.print(_table(summary))
+        if "chains" in summary:
+            self._console.print(_chain_table(summary["chains"]))
         for path in {p for p in (self._summary, self._output and self._output / "summary.json") if p}:
             path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         if self._output is not None and results:
             self._write_files(results)
+            if "chains" in summary:
+                plot_chains(summary["chains"], self._output / "chains.png")
             self._console.print(f"written to {self._output}")
 
     def _write_files(self, results: Sequence[EpisodeResult]) -> None:
@@ -81,8 +96,19 @@ class Report:
         plot_commands(longest, contract.command_names, contract.command_units, contract.control_rate_hz,
                       self._output / "commands.png")
         plot_latencies(results, self._output / "latencies.png")
-        arrays = {f"{result.task}/{result.seed}": result.commands for result in results}
+        names = unique_names([f"{result.task}/{result.seed}" for result in results])
+        arrays = {name: result.commands for name, result in zip(names, results, strict=True)}
         np.savez_compressed(self._output / "commands.npz", **arrays)
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """The names; a chain can ask for a task twice: the second gets `#2`, and so on."""
+    seen: Counter[str] = Counter()
+    unique = []
+    for name in names:
+        seen[name] += 1
+        unique.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return unique
 
 
 def _make_folder(folder: Path) -> None:
@@ -104,6 +130,16 @@ def _table(summary: Mapping[str, Any]) -> Table:
                       "-" if steps is None else f"{steps:.0f}")
     table.add_section()
     table.add_row("all", f"{100 * summary['success_rate']:.1f} %", _interval(summary), "")
+    return table
+
+
+def _chain_table(chains: Mapping[str, Any]) -> Table:
+    table = Table(title=f"{chains['chains']} chains, {chains['average_length']:.2f} instructions in a row on average",
+                  title_justify="left")
+    for heading in ("in a row", "success", "95 % interval"):
+        table.add_column(heading, justify="right")
+    for row in chains["in_a_row"]:
+        table.add_row(str(row["instructions"]), f"{row['successes']}/{chains['chains']}", _interval(row))
     return table
 
 
