@@ -1,10 +1,11 @@
-"""Camera images and episode results in; a video with the instruction on it and two plots out."""
+"""Camera images and episode results in; a video with the instruction on it and plots out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import av
 import cv2
@@ -123,6 +124,22 @@ def plot_latencies(results: Sequence[EpisodeResult], path: Path) -> None:
     axis.grid(alpha=0.3, which="both", axis="x")
     axis.set_xlabel("ms (mark: median, box: quartiles, line: 5 % to 95 %)")
     axis.set_title("stage latencies")
+    figure.savefig(path, dpi=110)
+
+
+def plot_chains(chains: Mapping[str, Any], path: Path) -> None:
+    """Share of chains with at least 1, 2, ... instructions in a row, as `summarise_chains` gives it."""
+    figure, (axis,) = _figure(1, height=3.5)
+    rows = chains["in_a_row"]
+    counts, rates = [row["instructions"] for row in rows], np.array([row["success_rate"] for row in rows])
+    spread = np.abs(np.array([row["interval_95"] for row in rows]).T - rates)
+    axis.bar(counts, 100 * rates, yerr=100 * spread, color="tab:blue", alpha=0.6, capsize=4)
+    axis.set_xticks(counts)
+    axis.set_ylim(0, 105)
+    axis.grid(alpha=0.3, axis="y")
+    axis.set_xlabel("instructions in a row")
+    axis.set_ylabel("chains [%], 95 % interval")
+    axis.set_title(f"{chains['chains']} chains, {chains['average_length']:.2f} in a row on average")
     figure.savefig(path, dpi=110)
 
 

@@ -166,8 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _gpu() -> str:
     """Raises: ConfigError where there is none."""
     if not torch.cuda.is_available():
-        raise ConfigError("bench_finetune: torch sees no NVIDIA GPU here; run it on a machine with one and a CUDA build "
-                          "of torch, or add --twin to try the command with a tiny model on the CPU")
+        raise ConfigError("bench_finetune: torch sees no NVIDIA GPU here; run it on a machine with one and a CUDA "
+                          "build of torch, or add --twin to try the command with a tiny model on the CPU")
     return "cuda"
 
 

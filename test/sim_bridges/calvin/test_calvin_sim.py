@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import yaml
-from calvin_double import RECORD, FAR_M, DoubleTable, double_sim, open_double
+from calvin_double import FAR_M, RECORD, DoubleTable, double_sim, open_double
 
 from sim_bridges.calvin.conditions import RULES, TASKS
 from sim_bridges.calvin.sequences import sequences

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sim_bridges.evaluation.agents import RandomPolicy, describe, make_policy
-from sim_bridges.evaluation.controls import GreyImages, SwappedWords, swap_words
+from sim_bridges.evaluation.controls import CONTROLS, swapped
 from sim_bridges.rollout import rollout
 from sim_bridges.tabletop.sim import TabletopSim
 from vla_policy.contract import load_contract
@@ -62,19 +62,20 @@ def test_chance_fits_every_action_kind_or_says_why_not(robot: str) -> None:
 
 def test_grey_images_hide_everything() -> None:
     inner = Listening()
-    policy = GreyImages(inner)
+    policy = CONTROLS["grey"](inner)
     policy.reset("lift the red block")
     policy.step(observation())
-    assert inner.told == "lift the red block" and set(inner.seen.images["static"].ravel()) == {128}
+    assert inner.told == "lift the red block" and set(inner.seen.images["static"].ravel()) == {127}
     assert (policy.period_ns, policy.timings) == (100, {"model": 1.0})
 
 
 def test_swapped_words_are_the_opposite() -> None:
     inner = Listening()
-    SwappedWords(inner).reset("push the red block to the left")
+    CONTROLS["swapped"](inner).reset("push the red block to the left")
     assert inner.told == "push the green block to the right"
-    assert swap_words("open the drawer") == "close the drawer"
-    assert swap_words("press the button") == "press the button"
+    assert swapped("open the drawer") == "close the drawer"
+    assert swapped("press the button") == "press the button"
+    assert swapped("stack the red block on the blue block") == "stack the green block on the yellow block"
 
 
 def test_who_cannot_act_is_named() -> None:

@@ -1,4 +1,4 @@
-"""The three strategies as shipped: their files load, and each trains for two steps on data that stands in for theirs."""
+"""The three strategies as shipped: their files load, and each trains for two steps on data standing in for theirs."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 from test_window_set import memory_set
 
 from vla_policy.errors import DataError
-from vla_training.datasets.cache import FOLDER, cached_arrays, decoded_images
+from vla_training.datasets.cache import FOLDER, array_files, decoded_images
 
 CAMERAS = ("static", "wrist")
 
@@ -35,7 +35,7 @@ def test_what_fails_on_the_way_leaves_nothing(tmp_path: Path) -> None:
         raise DataError("file.parquet, episode 1: cut off")
 
     with pytest.raises(DataError, match="episode 1: cut off"):
-        cached_arrays(data, "columns", "key", {"rows": ((4, 2), "float32")}, cut_off)
+        array_files(data, "columns", "key", {"rows": ((4, 2), "float32")}, cut_off)
     assert list((tmp_path / FOLDER).iterdir()) == []
 
 

@@ -42,7 +42,7 @@ class CalvinSim:
         self._contract = contract
         self._open_world = open_world
         self._world: World | None = None
-        self._cameras: dict[str, Any] = {}
+        self.cameras: dict[str, Any] = {}  # the contract's names -> CALVIN's cameras, once the world is open
         self._time_ns = 0
         self._task: str | None = None
         self._task_begun_ns = 0
@@ -82,7 +82,7 @@ class CalvinSim:
             self._world = self._open_world()
             table = self._world.table
             theirs = {camera.name: camera for camera in table.cameras}
-            self._cameras = {name: theirs[CAMERAS[name][0]] for name in self._contract.cameras}
+            self.cameras = {name: theirs[CAMERAS[name][0]] for name in self._contract.cameras}
             table.cameras = []  # a step would render them all
         return self._world
 
@@ -164,7 +164,7 @@ class CalvinSim:
         self._check_begun()
         numbers = self.robot_obs
         pose = Pose(numbers[:3].copy(), quaternion_from_euler(numbers[3:6]))
-        cameras = self._cameras.items() if images else ()
+        cameras = self.cameras.items() if images else ()
         pictures = {name: np.ascontiguousarray(camera.render()[0]) for name, camera in cameras}
         return Observation(self._time_ns, pictures, np.append(numbers[7:14], numbers[6]), pose)
 
@@ -193,7 +193,7 @@ class CalvinSim:
         if self._world is not None:
             close_table(self._world.table)
             self._world = None
-        self._task, self._cameras = None, {}
+        self._task, self.cameras = None, {}
 
     def _action(self, command: Command | None) -> Any:
         robot = self.world.table.robot

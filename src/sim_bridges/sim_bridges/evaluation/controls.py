@@ -1,11 +1,8 @@
-"""A policy in, the same policy out that sees or reads wrongly: does it look, does it read?
-
-A policy that scores as well with grey images does not look; one that scores as well with swapped words does not read.
-"""
+"""A policy in, the same policy made blind or misled out: whether it looks and reads is seen by how it fails then."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -13,16 +10,22 @@ import numpy as np
 from vla_policy.run import SteppedPolicy
 from vla_policy.types import ActionChunk, Observation
 
-GREY = 128
-CIRCLES = (("left", "right"), ("open", "close"), ("on", "off"), ("red", "green", "blue", "yellow"), ("white", "black"))
-NEXT_WORD = {word: circle[(number + 1) % len(circle)] for circle in CIRCLES for number, word in enumerate(circle)}
+GREY = 127
+SWAPS = {  # each word becomes the next in its ring, so that every sentence asks for something else
+    word: ring[(place + 1) % len(ring)]
+    for ring in (("red", "green", "blue", "yellow"), ("left", "right"), ("open", "close"), ("out", "shut"), ("on", "off"),
+                 ("white", "black"))
+    for place, word in enumerate(ring)
+}
+TWO_MEANINGS = ("on the",)  # here "on" says where a block goes, not how the light shall be
 
 
-class GreyImages:
-    """A policy whose cameras show nothing but grey."""
+class Misled:
+    """A policy that gets other images or another instruction than were meant for it."""
 
-    def __init__(self, policy: SteppedPolicy) -> None:
-        self._policy = policy
+    def __init__(self, policy: SteppedPolicy, see: Callable[[Observation], Observation] = lambda seen: seen,
+                 hear: Callable[[str], str] = lambda said: said) -> None:
+        self._policy, self._see, self._hear = policy, see, hear
         self.period_ns = policy.period_ns
 
     @property
@@ -31,39 +34,27 @@ class GreyImages:
         return self._policy.timings
 
     def reset(self, instruction: str) -> None:
-        """The instruction as it is."""
-        self._policy.reset(instruction)
+        """Forget the history and take another instruction."""
+        self._policy.reset(self._hear(instruction))
 
     def step(self, observation: Observation, run_id: int = 1) -> ActionChunk:
-        """A step on grey images."""
-        grey = {name: np.full_like(image, GREY) for name, image in observation.images.items()}
-        return self._policy.step(replace(observation, images=grey), run_id)
+        """One inference."""
+        return self._policy.step(self._see(observation), run_id)
 
 
-class SwappedWords:
-    """A policy that is told the opposite: the next colour, the other side, close for open."""
-
-    def __init__(self, policy: SteppedPolicy) -> None:
-        self._policy = policy
-        self.period_ns = policy.period_ns
-
-    @property
-    def timings(self) -> dict[str, float]:
-        """Those of the policy."""
-        return self._policy.timings
-
-    def reset(self, instruction: str) -> None:
-        """Another instruction."""
-        self._policy.reset(swap_words(instruction))
-
-    def step(self, observation: Observation, run_id: int = 1) -> ActionChunk:
-        """A step as it is."""
-        return self._policy.step(observation, run_id)
+def grey(observation: Observation) -> Observation:
+    """The same instant with nothing to see; state and stamps stay."""
+    return replace(observation, images={name: np.full_like(image, GREY) for name, image in observation.images.items()})
 
 
-def swap_words(instruction: str) -> str:
-    """Every word of CIRCLES replaced by the next one of its circle; other words stay."""
-    return re.sub(r"\w+", lambda match: NEXT_WORD.get(match[0], match[0]), instruction)
+def swapped(instruction: str) -> str:
+    """The sentence with its colours, sides and directions exchanged; without such words it stays as it is."""
+    words = instruction.split()
+    return " ".join(word if " ".join(words[place:place + 2]) in TWO_MEANINGS else SWAPS.get(word, word)
+                    for place, word in enumerate(words))
 
 
-CONTROLS = {"grey": GreyImages, "swapped": SwappedWords}
+CONTROLS: dict[str, Callable[[SteppedPolicy], SteppedPolicy]] = {
+    "grey": lambda policy: Misled(policy, see=grey),
+    "swapped": lambda policy: Misled(policy, hear=swapped),
+}

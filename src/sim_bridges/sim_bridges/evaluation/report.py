@@ -17,7 +17,7 @@ from rich.table import Table
 from sim_bridges.evaluation.store import make_folder
 from sim_bridges.evaluation.summary import interval_text, results, write_report
 from sim_bridges.evaluation.trials import TrialResult
-from sim_bridges.media import EpisodeFilm, VideoWriter, plot_commands, plot_latencies
+from sim_bridges.media import EpisodeFilm, VideoWriter, plot_chains, plot_commands, plot_latencies
 from sim_bridges.results import EpisodeResult, summarise
 from vla_policy.contract import RobotContract
 
@@ -99,6 +99,8 @@ class Report:
             path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         if self._output is not None and episodes:
             self._plot(episodes)
+            if "chains" in found:
+                plot_chains(found["chains"], self._output / "chains.png")
             write_report(self._output, found)
             self._console.print(f"written to {self._output}")
 

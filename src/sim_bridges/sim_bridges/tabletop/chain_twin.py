@@ -64,9 +64,9 @@ class TabletopTwin:
 def start_layout(chain: Chain) -> Layout:
     """The layout that a chain begins with: drawer and light as its state says, room for the pushes."""
     state: TabletopState = chain.start
-    pushed = {step.choice[0] for step in chain.steps if TASKS[step.task].family is Family.PUSH}
+    pushed = dict.fromkeys(step.choice[0] for step in chain.steps if TASKS[step.task].family is Family.PUSH)
     drawer_m = OPEN_DRAWER_M if state.drawer_open else Layout().drawer_m
-    return Layout(drawer_m, tuple(sorted(pushed)), state.light_on)
+    return Layout(drawer_m, tuple(pushed), state.light_on)
 
 
 def _kind(task: Task) -> Family:

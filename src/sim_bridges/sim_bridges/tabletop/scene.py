@@ -26,6 +26,7 @@ BLOCK_HALF_M = 0.025
 BLOCK_X_M, BLOCK_Y_M = (0.38, 0.56), (-0.24, -0.01)
 BLOCK_YAW_RAD = 0.4
 DRAWS = 256  # layouts drawn at once; one in thirty fits, one in several hundred with a corridor
+PATIENCE = 40  # times so many are drawn before one corridor less must do
 BLOCK_GAP_M = 0.09  # between centres: room for an open finger
 BUTTON_GAP_M = 0.105
 BUTTON_X_M, BUTTON_Y_M = (0.62, 0.68), (-0.12, 0.06)
@@ -44,7 +45,7 @@ CORRIDOR_M = (0.075, 0.24)  # half width and length kept free on both sides of a
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a task needs. drawer_m: range of its opening. pushed: blocks whose corridors stay free.
+    """What a task needs. drawer_m: range of its opening. pushed: blocks whose corridors stay free, the first ones first.
 
     light: whether the lamp shines; None leaves it to chance.
     """
@@ -176,23 +177,26 @@ class Scene:
 
     def _place_blocks(self, rng: np.random.Generator, layout: Layout) -> None:
         low, high = np.array([BLOCK_X_M, BLOCK_Y_M]).T
-        fits = np.zeros(DRAWS, bool)
+        fits, rounds, pushed = np.zeros(DRAWS, bool), 0, layout.pushed
         while not fits.any():
             spots = rng.uniform(low, high, (DRAWS, len(BLOCKS), 2))
-            fits = self._fits(spots, layout)
+            fits = self._fits(spots, pushed)
+            rounds += 1
+            if rounds % PATIENCE == 0:
+                pushed = pushed[:-1]  # so many corridors do not fit on the table
         for colour, spot in zip(BLOCKS, spots[np.argmax(fits)], strict=True):
             yaw = rng.uniform(-BLOCK_YAW_RAD, BLOCK_YAW_RAD)
             self.put_block(colour, np.array([*spot, BLOCK_HALF_M]), yaw)
 
-    def _fits(self, spots: NDArray[np.float64], layout: Layout) -> NDArray[np.bool_]:
+    def _fits(self, spots: NDArray[np.float64], pushed: tuple[str, ...]) -> NDArray[np.bool_]:
         """Which of many drawn layouts (N, blocks, 2) m leave the gaps and the corridors free: (N,)."""
         button = self.model.body_pos[self._bodies["button"]][:2]
         first, second = np.triu_indices(len(BLOCKS), 1)
         apart = np.linalg.norm(spots[:, first] - spots[:, second], axis=-1).min(axis=1) > BLOCK_GAP_M
         apart &= np.linalg.norm(spots - button, axis=-1).min(axis=1) > BUTTON_GAP_M
-        for colour in layout.pushed:
-            pushed = list(BLOCKS).index(colour)
-            away = np.abs(np.delete(spots, pushed, axis=1) - spots[:, pushed:pushed + 1])
+        for colour in pushed:
+            index = list(BLOCKS).index(colour)
+            away = np.abs(np.delete(spots, index, axis=1) - spots[:, index:index + 1])
             blocked = (away[..., 0] < CORRIDOR_M[0]) & (away[..., 1] < CORRIDOR_M[1])
             apart &= ~blocked.any(axis=1)
         return apart

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from sim_bridges.chains import Chain, draw_chain
 from sim_bridges.sim import Episode
 from sim_bridges.tabletop.arm import CONTROL_S, FINGER_OPEN_M, Arm, rotation_matrix
+from sim_bridges.tabletop.chain_twin import OPEN_DRAWER_M, TabletopTwin, start_layout
 from sim_bridges.tabletop.gl import missing_library, mujoco
 from sim_bridges.tabletop.oracles import reached
 from sim_bridges.tabletop.scene import BLOCK_HALF_M, BLOCKS, DRAWER_TRAVEL_M, Layout, Scene
-from sim_bridges.tabletop.chain_twin import OPEN_DRAWER_M, TabletopTwin, start_layout
 from sim_bridges.tabletop.tasks import TASKS, Family, Goal, draw_goal
 from vla_policy.contract import RobotContract
 from vla_policy.errors import ContractError, VlaError

@@ -56,7 +56,7 @@ def key_of(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 
-def cached_arrays(
+def array_files(
     data: EpisodeSource,
     name: str,
     key: str,
@@ -105,7 +105,7 @@ def decoded_images(data: EpisodeSource, episodes: Sequence[int], cameras: Sequen
                 row += length
                 progress.advance(bar, length)
 
-    return cached_arrays(data, "images", key, {"images": ((frames, len(cameras), size, size, 3), "uint8")}, fill)[
+    return array_files(data, "images", key, {"images": ((frames, len(cameras), size, size, 3), "uint8")}, fill)[
         "images"
     ]
 

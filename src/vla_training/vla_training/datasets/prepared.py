@@ -16,7 +16,7 @@ from vla_policy.contract import RobotContract
 from vla_policy.errors import ConfigError, DataError, nearest
 from vla_policy.model.config import ModelConfig
 from vla_policy.observation.resize import resize_image
-from vla_training.datasets.cache import ArrayFile, cached_arrays, decoded_images, key_of
+from vla_training.datasets.cache import ArrayFile, array_files, decoded_images, key_of
 from vla_training.datasets.config import Source
 from vla_training.datasets.mapping import ContractMapping
 from vla_training.datasets.registry import open_source
@@ -212,4 +212,4 @@ def _mapped_columns(
             if mapped.place is not None:
                 out["place"][start:stop] = mapped.place
 
-    return cached_arrays(data, "columns", key, arrays, fill)
+    return array_files(data, "columns", key, arrays, fill)

@@ -13,7 +13,7 @@ READERS = {
     "lerobot": "vla_training.datasets.lerobot:LeRobotSource",
     "calvin": "vla_training.datasets.calvin:CalvinSource",
     "rlds": "vla_training.datasets.rlds:open_rlds",
-    "recorded": "vla_training.datasets.recorded:RecordedSource",
+    "recorded": "vla_training.datasets.recorded:open_recorded",
 }
 # format -> names of which one lies in its folder (patterns; ** looks below)
 MARKS = {

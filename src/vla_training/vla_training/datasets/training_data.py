@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from vla_policy.contract import RobotContract
+from vla_policy.errors import DataError
 from vla_policy.model.config import ModelConfig
 from vla_policy.model.tokenizer import Tokenizer
+from vla_policy.strict import parse
 from vla_training.datasets.config import Augmentation, Source
+from vla_training.datasets.index_cache import cached_index
 from vla_training.datasets.mapping import described
 from vla_training.datasets.mixture import Mixture, held_out
 from vla_training.datasets.prepared import Cache, PreparedSource, prepare_source
@@ -137,21 +140,30 @@ def open_training_data(
 def fit_statistics(
     sources: Sequence[PreparedSource], contract: RobotContract, model: ModelConfig, path: Path | str | None
 ) -> Statistics:
-    """Statistics of some sources together: read from `path` where one is given, else computed. Raises: DataError."""
+    """Statistics of some sources together: those in `path` where one is given, else computed once and kept.
+
+    Raises: DataError for a file that is none, or one of other data.
+    """
     data = tuple(source.source.path for source in sources)
     told = [*(source.key for source in sources), *described(contract).values(), *contract.action_names]
     key = hashlib.sha256("\n".join(told).encode()).hexdigest()
     if path is not None:
         return Statistics.load(path, key, data)
-    rows = [source.whole_rows() for source in sources]
-    return Statistics(
-        key=key,
-        data=data,
-        episodes=sum(len(source.episodes) for source in sources),
-        rows=sum(map(len, rows)),
-        action=fit_actions(rows, contract),
-        state=fit_state([source.state.array for source in sources], contract, model),
-    )
+
+    def build() -> dict[str, Any]:
+        """Read all mapped rows and states."""
+        rows = [source.whole_rows() for source in sources]
+        return Statistics(
+            key=key,
+            data=data,
+            episodes=sum(len(source.episodes) for source in sources),
+            rows=sum(map(len, rows)),
+            action=fit_actions(rows, contract),
+            state=fit_state([source.state.array for source in sources], contract, model),
+        ).model_dump(mode="json")
+
+    kept = parse(Statistics, cached_index(sources[0].data.root, "statistics", key, build), data[0], DataError)
+    return kept.model_copy(update={"data": data})
 
 
 def _sentences_by_task(sources: Sequence[PreparedSource]) -> dict[str, list[str]]:

@@ -24,7 +24,7 @@ JPEG_TOLERANCE = 4
 @pytest.fixture
 def published(tmp_path: Path) -> Path:
     """Copies, because an index is written beside the data."""
-    return shutil.copytree(FIXTURES, tmp_path / "rlds")
+    return shutil.copytree(FIXTURES, tmp_path / "rlds", ignore=shutil.ignore_patterns(".*"))
 
 
 @pytest.fixture

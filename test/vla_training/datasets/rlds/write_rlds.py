@@ -60,7 +60,9 @@ def write_records(path: Path, records: Sequence[bytes]) -> None:
             file.write(head + masked_crc(head).to_bytes(4, "little") + data + masked_crc(data).to_bytes(4, "little"))
 
 
-def write_set(root: Path, name: str, step: Mapping[str, Any], episodes: Sequence[Mapping[str, Any]], shards: int) -> None:
+def write_set(
+    root: Path, name: str, step: Mapping[str, Any], episodes: Sequence[Mapping[str, Any]], shards: int
+) -> None:
     """A data set with the split `train`. step: features of a step as features.json words them."""
     root.mkdir(parents=True)
     of_shard = [list(episodes[i * len(episodes) // shards : (i + 1) * len(episodes) // shards]) for i in range(shards)]
@@ -116,7 +118,8 @@ def bridge_episode(rng: np.random.Generator, steps: int, size: int, cameras: int
         "steps/is_terminal": (flags == steps - 1).astype(int),
     }
     for camera in range(cameras):
-        base = cv2.resize(rng.integers(0, 255, (12, 12, 3), dtype=np.uint8), (size, size), interpolation=cv2.INTER_CUBIC)
+        patches = rng.integers(0, 255, (12, 12, 3), dtype=np.uint8)
+        base = cv2.resize(patches, (size, size), interpolation=cv2.INTER_CUBIC)
         noise = rng.integers(0, 12, (size, size, 3), dtype=np.uint8)
         frames = [np.roll(base, 2 * step, 1) // 2 + noise + 60 for step in range(steps)]
         jpegs = [cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes() for frame in frames]

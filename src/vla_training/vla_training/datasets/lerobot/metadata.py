@@ -79,11 +79,10 @@ def nested(values: NDArray[Any]) -> pa.Array:
 
 def plain_values(extra: Mapping[str, Any]) -> dict[str, Any]:
     """Extra values of an episode as a table takes them: numbers, truth values and words, and the rest as JSON."""
-    return {
-        key.replace("/", "."): value if isinstance(value, bool | int | float | str) else json.dumps(value, default=str)
-        for key, value in extra.items()
-        if value is not None
-    }
+    told = {key.replace("/", "."): value for key, value in extra.items() if value is not None}
+    told = {key: value.item() if isinstance(value, np.generic) else value for key, value in told.items()}
+    simple = bool | int | float | str
+    return {k: value if isinstance(value, simple) else json.dumps(value, default=str) for k, value in told.items()}
 
 
 def write_meta(

@@ -6,6 +6,7 @@ import bisect
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,11 @@ class VideoWriter:
         for packet in self._stream.encode():
             self._container.mux(packet)
         self._container.close()
+
+    def discard(self) -> None:
+        """Let go of a file that will not be finished: the disk may be full."""
+        with suppress(OSError):
+            self._container.close()
 
 
 class VideoFile:

@@ -75,7 +75,9 @@ class ShardWriter:
         for key, values in rows.items():
             self._rows[key].append(values)
         words = (instructions,) if isinstance(instructions, str) else tuple(instructions)
-        self._episodes.append(WrittenEpisode(self.frame_count, self.frame_count + length, words, dict(extra), before))
+        self._episodes.append(
+            WrittenEpisode(self.frame_count, self.frame_count + length, words, metadata.plain_values(extra), before)
+        )
         self.frame_count += length
 
     def close(self) -> Shard:
@@ -88,6 +90,13 @@ class ShardWriter:
         empty = {key: np.empty((0, *self._features[key].shape), self._features[key].numpy_dtype) for key in self._rows}
         columns = {key: np.concatenate([empty[key], *rows]) for key, rows in self._rows.items()}
         return Shard(self._file_index, columns, self._episodes)
+
+    def abandon(self) -> None:
+        """Remove the videos that were begun; nothing after `close`."""
+        for key, video in self._videos.items():
+            video.discard()
+            self._video_path(key).unlink(missing_ok=True)
+        self._videos = {}
 
     def _video(self, key: str) -> VideoWriter:
         if key not in self._videos:
@@ -177,7 +186,7 @@ def _index_columns(
 def _episode_row(episode: WrittenEpisode, shard: Shard, number: int, first_row: int, fps: float) -> dict[str, Any]:
     place = numbered(shard.file_index)
     row: dict[str, Any] = {
-        **metadata.plain_values(episode.extra),
+        **episode.extra,
         "episode_index": number,
         "tasks": list(episode.instructions or ("",)),
         "length": len(episode),

@@ -22,7 +22,7 @@ from vla_policy.types import NS_PER_S
 
 # What rosbags raises on bytes that are no MCAP; its own errors cover only part of them.
 _BROKEN = (AnyReaderError, ReaderError, SerdeError, struct.error, OSError, EOFError, ValueError, TypeError, KeyError,
-           IndexError, AssertionError)
+           IndexError, AssertionError, OverflowError, MemoryError)
 _OPEN_FILES = 8  # that a process keeps; opening one reads its summary
 
 

@@ -136,7 +136,7 @@ class _Streams:
         if not samples:
             faults = "; ".join(self._buffer.faults(self._now_ns).values()) or "the streams never met"
             raise DataError(f"{self._path}: no complete observation in the episode: {faults}")
-        silent_s = (min(self._record.stop_ns, self._now_ns) - samples[-1].asof_ns) / NS_PER_S
+        silent_s = (self._record.stop_ns - samples[-1].asof_ns) / NS_PER_S
         if silent_s > LOST_AFTER_S:
             raise DataError(f"{self._path}: no complete observation in the last {silent_s:.1f} s of the episode; "
                             "record it again, or end it earlier")

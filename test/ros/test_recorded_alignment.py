@@ -1,0 +1,98 @@
+"""A bag played through the policy node's own streams gives the frames that the reader of recordings gives."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from rclpy.serialization import deserialize_message
+from rosbags.rosbag2 import Reader
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "vla_training/datasets/recorded"))
+from bags import Motion, record_episode, tabletop  # noqa: E402
+
+from vla_policy.run import PolicyRun, RunRequest  # noqa: E402
+from vla_policy.types import NS_PER_S, Observation  # noqa: E402
+from vla_policy_node.observation_streams import ObservationStreams  # noqa: E402
+from vla_policy_node.pace import Pace  # noqa: E402
+from vla_training.datasets.recorded import open_recorded  # noqa: E402
+
+CONTRACT = tabletop(32)
+MOTION = Motion(seconds=3.0, camera_hz=30.0, state_hz=100.0, camera_phase_s=0.011, command_phase_s=0.007, delay_s=0.006,
+                jitter_s=0.003, seed=5)
+
+
+class BagNode:
+    """What ObservationStreams needs of a node; its clock shows when the message under way was received."""
+
+    def __init__(self) -> None:
+        self.callbacks: dict[str, tuple[type, Callable[[Any], None]]] = {}
+        self.now_ns = 0
+
+    def create_subscription(self, kind: type, topic: str, callback: Callable[[Any], None], qos: object) -> object:
+        self.callbacks[topic] = (kind, callback)
+        return object()
+
+    def get_clock(self) -> Any:
+        return SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=self.now_ns))
+
+    def get_logger(self) -> Any:
+        return SimpleNamespace(warning=lambda text: None)
+
+
+class Watcher:
+    """A policy that steps every action period and remembers what it saw."""
+
+    period_ns, timings = CONTRACT.action_dt_ns, {}
+
+    def __init__(self) -> None:
+        self.seen: list[Observation] = []
+
+    def reset(self, instruction: str) -> None:
+        """Nothing to forget."""
+
+    def step(self, observation: Observation, run_id: int = 1) -> Observation:
+        self.seen.append(observation)
+        return observation
+
+
+def test_the_nodes_streams_and_the_reader_agree(tmp_path: Path) -> None:
+    path = record_episode(tmp_path / "one", CONTRACT, MOTION)
+    source = open_recorded(tmp_path)
+    seen = watch(path)
+    columns = source.columns(0)
+    frames = np.flatnonzero(~columns["observation.held"])
+    assert len(frames) >= 50 and 0 <= len(seen) - len(frames) <= 2  # the last ones may have had no command
+    images = {name: source.images(0, f"observation.images.{name}", frames) for name in CONTRACT.cameras}
+    for index, (frame, live) in enumerate(zip(frames, seen, strict=False)):
+        asof_s = (live.stamp_ns - seen[0].stamp_ns) / NS_PER_S
+        np.testing.assert_allclose(columns["observation.asof"][frame], asof_s, atol=1e-9)
+        np.testing.assert_array_equal(columns["observation.state"][frame], live.joints.astype(np.float32))
+        pose = np.concatenate([live.pose.position, live.pose.quaternion])
+        np.testing.assert_array_equal(columns["observation.pose"][frame], pose.astype(np.float32))
+        for name in CONTRACT.cameras:
+            np.testing.assert_array_equal(images[name][index], live.images[name])
+
+
+def watch(path: Path) -> list[Observation]:
+    """The observations of a policy while rclpy's messages of the bag arrive one by one."""
+    node, watcher = BagNode(), Watcher()
+
+    def poll() -> None:
+        run.poll(node.now_ns, node.now_ns)
+
+    streams = ObservationStreams(node, CONTRACT, Pace.REALTIME, poll)
+    run = PolicyRun(RunRequest(1, "push the button", not_before_ns=5 * NS_PER_S), watcher, streams.buffer, streams.decode,
+                    CONTRACT.cameras, CONTRACT.action_dt_ns // 2, 1.0)
+    run.begin()
+    with Reader(path) as bag:
+        for connection, received_ns, raw in bag.messages():
+            if connection.topic in node.callbacks and received_ns <= 8 * NS_PER_S:
+                kind, callback = node.callbacks[connection.topic]
+                node.now_ns = received_ns
+                callback(deserialize_message(bytes(raw), kind))
+    return watcher.seen
