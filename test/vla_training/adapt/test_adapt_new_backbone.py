@@ -1,4 +1,4 @@
-"""The adapter of docs/new-backbone.md in; its parts, adapters, recomputed activations and units out, all for nothing."""
+"""The adapter of docs/new-backbone.md in; its parts, adapters, recomputed activations and units out, for nothing."""
 
 from __future__ import annotations
 
