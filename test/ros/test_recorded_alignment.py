@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from make_bags import Motion, record_episode, tabletop
 from rclpy.serialization import deserialize_message
 from rosbags.rosbag2 import Reader
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "vla_training/datasets/recorded"))
-from bags import Motion, record_episode, tabletop  # noqa: E402
-
-from vla_policy.run import PolicyRun, RunRequest  # noqa: E402
-from vla_policy.types import NS_PER_S, Observation  # noqa: E402
-from vla_policy_node.observation_streams import ObservationStreams  # noqa: E402
-from vla_policy_node.pace import Pace  # noqa: E402
-from vla_training.datasets.recorded import open_recorded  # noqa: E402
+from vla_policy.run import PolicyRun, RunRequest
+from vla_policy.types import NS_PER_S, Observation
+from vla_policy_node.observation_streams import ObservationStreams
+from vla_policy_node.pace import Pace
+from vla_training.datasets.recorded import open_recorded
 
 CONTRACT = tabletop(32)
 MOTION = Motion(seconds=3.0, camera_hz=30.0, state_hz=100.0, camera_phase_s=0.011, command_phase_s=0.007, delay_s=0.006,
@@ -86,8 +83,8 @@ def watch(path: Path) -> list[Observation]:
         run.poll(node.now_ns, node.now_ns)
 
     streams = ObservationStreams(node, CONTRACT, Pace.REALTIME, poll)
-    run = PolicyRun(RunRequest(1, "push the button", not_before_ns=5 * NS_PER_S), watcher, streams.buffer, streams.decode,
-                    CONTRACT.cameras, CONTRACT.action_dt_ns // 2, 1.0)
+    request = RunRequest(1, "push the button", not_before_ns=5 * NS_PER_S)
+    run = PolicyRun(request, watcher, streams.buffer, streams.decode, CONTRACT.cameras, CONTRACT.action_dt_ns // 2, 1.0)
     run.begin()
     with Reader(path) as bag:
         for connection, received_ns, raw in bag.messages():

@@ -8,13 +8,17 @@ import pytest
 from sim_bridges.chains import Chain, ChainResult, Step, draw_chain, summarise_chains
 from sim_bridges.results import EpisodeResult
 from sim_bridges.tabletop import TASKS, TabletopSim
-from sim_bridges.tabletop.chain_twin import DRAWER, LEFT, RIGHT, STACKED, TabletopState, TabletopTwin
+from sim_bridges.tabletop.chain_twin import DRAWER, PUSHED, STACKED, TabletopState, TabletopTwin
 from sim_bridges.tabletop.demonstration import demonstrate_chain
 from vla_policy.contract import load_contract
 from vla_policy.errors import VlaError
 from vla_policy.resources import find_contract
 
 TWIN = TabletopTwin()
+GOLDEN = [
+    ["lift_red_block", "turn_off_light", "lift_green_block", "open_drawer", "put_in_drawer green"],
+    ["push_right yellow", "lift_red_block", "slide_to_white_pad red", "open_drawer", "lift_blue_block"],
+]
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +74,12 @@ def test_the_top_of_a_stack_in_the_hand_must_go_somewhere():
     assert {step[1] for step in possible(state)} == {"red"}
 
 
-def test_pushed_blocks_are_pushed_back_only():
-    left = after(TabletopState(False, False), "push_left", "red")
-    assert left.place("red") == LEFT
-    assert {step for step in possible(left) if "red" in " ".join(step)} == {("push_right", "red")}
-    right = after(TabletopState(False, False), "push_right", "red")
-    assert right.place("red") == RIGHT and ("push_right", "green") not in possible(TabletopState(True, False))
+def test_pushed_blocks_stay_and_an_open_drawer_is_in_the_way_on_the_right():
+    state = after(TabletopState(False, False), "push_left", "red")
+    assert state.place("red") == PUSHED
+    assert not any("red" in " ".join(step) for step in possible(state))
+    assert ("push_right", "green") in possible(state)
+    assert not any(step[0] == "push_right" for step in possible(TabletopState(True, False)))
 
 
 def test_a_pad_takes_one_block():
@@ -174,6 +178,3 @@ def test_success_in_a_row_and_its_average():
     assert summary["average_length"] == pytest.approx(6 / 4)
     assert summary["in_a_row"][0]["interval_95"][0] < 0.75 < summary["in_a_row"][0]["interval_95"][1]
     assert [row["solved"] for row in summary["rows"]] == [3, 1, 0, 2]
-
-
-GOLDEN: list[list[str]] = []

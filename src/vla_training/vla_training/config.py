@@ -129,6 +129,10 @@ class TrainingConfig(StrictModel):
                              "patience out")
         if self.deepspeed and self.parallel != "ddp":
             raise ValueError(f"got deepspeed with parallel {self.parallel}; give one of them")
+        if self.parallel == "fsdp2" and self.precision == "fp16":
+            raise ValueError("got precision fp16 with parallel fsdp2; use bf16 or fp32")
+        if self.parallel == "fsdp2" and self.adapt.lora and self.adapt.lora.four_bit:
+            raise ValueError("got adapt.lora.four_bit with parallel fsdp2; weights of 4 bits are not split: use ddp")
         if self.scenes and not self.losses.grounding_weight:
             raise ValueError("got scenes with losses.grounding_weight 0; give it a weight, or leave scenes out")
         return self

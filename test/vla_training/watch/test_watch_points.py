@@ -12,11 +12,13 @@ from vla_training.watch.points import Averager, Point, PointFile, curve, read_po
 def test_a_point_is_the_mean_of_the_steps_since_the_last() -> None:
     averager = Averager(every=2)
     assert averager.add(step(1, loss=1.0)) is None
+    averager.spent(0.25)
     point = averager.add(step(2, loss=3.0, samples=24, wait_share=0.75, seconds=1.5))
     assert point.step == 2
     assert point.values["loss/loss"] == 2.0 and point.values["loss/pose"] == 1.0
     assert point.values["speed/samples_per_s"] == (8 + 24) / (0.5 + 1.5)
     assert point.values["speed/data_wait_share"] == (0.5 * 0.25 + 1.5 * 0.75) / 2.0
+    assert point.values["speed/watch_share"] == 0.25 / 2.0
     assert point.values["memory/rss_gib"] > 0
     assert averager.add(step(3, loss=5.0)) is None
     assert averager.take(3, 0.3).values["loss/loss"] == 5.0

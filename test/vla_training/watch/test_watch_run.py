@@ -1,6 +1,7 @@
 """A watched run from first step to report: what it keeps, says, measures and leaves behind, whatever goes wrong."""
 
 import base64
+import errno
 import io
 import json
 import re
@@ -22,7 +23,7 @@ from vla_training.training.report import RunEnd
 from vla_training.watch import watcher as watcher_module
 from vla_training.watch.config import WatchConfig
 from vla_training.watch.measured import ClosedLoopResult, OpenLoopResult
-from vla_training.watch.points import curve, read_points
+from vla_training.watch.points import PointFile, curve, read_points
 from vla_training.watch.report import main, write_report
 from vla_training.watch.watcher import Watcher
 
@@ -134,6 +135,23 @@ def test_the_model_of_another_process_is_not_measured(tmp_path: Path) -> None:
     watcher = watch(tmp_path, open_loop=lambda model: pytest.fail("there is no model"))
     assert watcher.validation(validated(1, 0.5), None) == {}
     watcher.close()
+
+
+def test_a_full_disk_costs_the_curves_and_the_report_not_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    console = Console(file=io.StringIO(), width=400)
+    watcher = watch(tmp_path, console)
+    monkeypatch.setattr(PointFile, "add", full)
+    monkeypatch.setattr("vla_training.watch.report.write_page", full)
+    play(watcher, 1, 6)
+    watcher.end(end(tmp_path))
+    said = console.file.getvalue()
+    assert said.count("PointFile: [Errno 28] No space left on device; it is left out from here on") == 1
+    assert said.splitlines()[-1].endswith("/bundle, no report: [Errno 28] No space left on device")
 
 
 class Player:

@@ -1,7 +1,8 @@
 """The tabletop in symbols: what can be asked for next, and what the table is like when it is done.
 
-The rules keep to what the hand can reach without knocking something over: nothing is taken out of the drawer, blocks
-beside a stack, at the left edge or under the drawer's handle are not gripped, and one block at most lies in the drawer.
+The rules keep to what the hand can reach without knocking something over: nothing is taken out of the drawer, which
+holds one block at most; a block that was pushed, to the left edge or under the drawer's handle, stays there; beside a
+stack only its top is touched.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sim_bridges.tabletop.scene import BLOCKS, DRAWER_TRAVEL_M, Layout
 from sim_bridges.tabletop.tasks import TASKS, Family, Task
 
 OPEN_DRAWER_M = (DRAWER_OPEN_M + 0.002, DRAWER_TRAVEL_M)
-TABLE, LEFT, RIGHT, DRAWER, STACKED = "table", "left", "right", "drawer", "stacked"  # a pad's name is a place too
+TABLE, PUSHED, DRAWER, STACKED = "table", "pushed", "drawer", "stacked"  # a pad's name is a place too
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +97,9 @@ def _outcomes(state: TabletopState, task: Task) -> Iterator[tuple[tuple[str, ...
             yield (colour,), state.moved(colour, DRAWER)
         elif task.family is Family.SLIDE and task.destination not in state.places:
             yield (colour,), state.moved(colour, task.destination)
-        elif task.family is Family.PUSH and state.held is None:
-            place = _pushed_to(state, colour, task.direction)
-            if place is not None:
-                yield (colour,), state.moved(colour, place)
+        elif task.family is Family.PUSH and state.held is None and state.place(colour) == TABLE:
+            if task.direction < 0 or not state.drawer_open:  # its handle is in the way on the right
+                yield (colour,), state.moved(colour, PUSHED)
 
 
 def _within_reach(state: TabletopState, colour: str) -> bool:
@@ -107,7 +107,7 @@ def _within_reach(state: TabletopState, colour: str) -> bool:
     place = state.place(colour)
     if state.held is not None and state.held != colour and not _can_let_go(state):
         return False
-    if place in (DRAWER, LEFT, RIGHT):
+    if place in (DRAWER, PUSHED):
         return False
     return state.base is None or place == STACKED
 
@@ -115,12 +115,3 @@ def _within_reach(state: TabletopState, colour: str) -> bool:
 def _can_let_go(state: TabletopState) -> bool:
     """Whether a held block can go back where it came from; the top of a stack cannot without the stack's standing."""
     return state.held is None or state.place(state.held) != STACKED
-
-
-def _pushed_to(state: TabletopState, colour: str, direction: int) -> str | None:
-    """Where a push brings a block; None where there is no room for it."""
-    if direction > 0:
-        return {TABLE: RIGHT, LEFT: TABLE}.get(state.place(colour)) if not state.drawer_open else None
-    return {TABLE: LEFT, RIGHT: TABLE}.get(state.place(colour))
-
-

@@ -20,7 +20,7 @@ MARKS = {
     "lerobot": ("meta/info.json",),
     "calvin": ("ep_start_end_ids.npy", "training/ep_start_end_ids.npy", "validation/ep_start_end_ids.npy"),
     "rlds": ("features.json", "dataset_info.json", "*/features.json", "*.tfrecord*"),
-    "recorded": ("metadata.yaml", "*/metadata.yaml", "*.mcap"),
+    "recorded": ("episode.json", "*/episode.json", "metadata.yaml", "*/metadata.yaml"),
 }
 
 

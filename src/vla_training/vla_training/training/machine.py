@@ -11,7 +11,7 @@ import resource
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, FullyShardedDataParallelPlugin
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from accelerate.utils import DeepSpeedPlugin
 
@@ -34,7 +34,6 @@ def make_accelerator(config: TrainingConfig, device: str) -> Accelerator:
         cpu=device == "cpu",
         mixed_precision=ACCELERATE_PRECISION[config.precision],
         deepspeed_plugin=deepspeed_plugin(config, device) if config.deepspeed else None,
-        fsdp_plugin=fsdp_plugin() if config.parallel == "fsdp2" else None,
         # Parts of a backbone that a loss does not reach (a language head, the pointing head) get no gradient.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)],
     )
@@ -67,12 +66,6 @@ def check_batches(stages: tuple[Stage, ...], config: TrainingConfig, processes: 
         if size % pieces:
             raise ConfigError(f"{name}: got {size} for {processes} processes with {config.accumulation_steps} micro "
                               f"batches each, expected a multiple of {pieces}; use {-(-size // pieces) * pieces}")
-
-
-def fsdp_plugin() -> FullyShardedDataParallelPlugin:
-    """FSDP2; the units that are sharded one by one are named once the model is there."""
-    return FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap",
-                                          cpu_ram_efficient_loading=False)
 
 
 def deepspeed_plugin(config: TrainingConfig, device: str) -> DeepSpeedPlugin:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 
@@ -15,6 +16,7 @@ from vla_policy.model.vla import VLAModel
 from vla_training.config import TrainingConfig
 from vla_training.training.objective import MicroBatch, Objective
 from vla_training.training.optimization import AveragedWeights, make_optimizer
+from vla_training.training.sharding import gathered, shard, without_weights
 
 Parts = dict[str, Tensor]
 
@@ -25,8 +27,14 @@ class Stepper:
     def __init__(self, accelerator: Accelerator, model: VLAModel, config: TrainingConfig) -> None:
         self.accelerator, self.model, self._clip = accelerator, model, config.gradient_clip
         self._objective = Objective(model, config.losses)
-        optimizer = make_optimizer(model, config.learning_rate, config.weight_decay)
-        self._wrapped, self.optimizer = accelerator.prepare(self._objective, optimizer)
+        self._without_weights = None
+        if config.parallel == "fsdp2":
+            self._without_weights = without_weights(model)
+            self._wrapped = shard(self._objective, accelerator)
+            self.optimizer = accelerator.prepare(make_optimizer(model, config.learning_rate, config.weight_decay))
+        else:
+            optimizer = make_optimizer(model, config.learning_rate, config.weight_decay)
+            self._wrapped, self.optimizer = accelerator.prepare(self._objective, optimizer)
         self.average = AveragedWeights(model, config.ema_decay) if config.ema_decay is not None else None
         # Wrappers average gradients over the processes, DeepSpeed over micro batches too, where a sum is wanted: what
         # is summed is divided by the counts of all of them already.
@@ -79,7 +87,17 @@ class Stepper:
     @contextmanager
     def whole(self) -> Iterator[VLAModel | None]:
         """The model with all its weights, in the first process; None in the others. All of them must ask for it."""
-        yield self.model if self.accelerator.is_main_process else None
+        main = self.accelerator.is_main_process
+        if self._without_weights is None:
+            yield self.model if main else None
+            return
+        state = gathered(self.model, keep=main)
+        if not main:
+            yield None
+            return
+        model = copy.deepcopy(self._without_weights)
+        model.load_state_dict(state, assign=True)
+        yield model.eval()
 
     def together(self, action: Callable[[], None]) -> None:
         """Every process acts, and all of them fail where one does. Raises: VlaError."""

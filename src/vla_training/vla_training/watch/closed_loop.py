@@ -54,8 +54,9 @@ class ClosedLoopRunner:
         self._played = resumed_step // config.every
         self._last_step = resumed_step
         self._playing: _Playing | None = None
-        self._failures = 0
         folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob("bundle_*"):  # by a run that was ended at once
+            shutil.rmtree(left, ignore_errors=True)
 
     def offer(self, step: int, bundle: Path, last: bool = False) -> None:
         """Play this bundle if it is due and nothing is being played; returns at once.

@@ -40,9 +40,10 @@ def draw_rate(points: list[Point], path: Path) -> Path | None:
 
 
 def draw_speed(points: list[Point], path: Path) -> Path | None:
-    """Samples a second, the share of time spent waiting for data, and memory over the steps."""
+    """Samples a second, the time spent waiting for data and watching, and memory over the steps."""
     return _draw_curves(points, path, (("speed/samples_per_s", "samples a second", 1.0),
                                        ("speed/data_wait_share", "waiting for data [%]", 100.0),
+                                       ("speed/watch_share", "watching, next to training [%]", 100.0),
                                        ("memory/rss_gib", "resident memory [GiB]", 1.0),
                                        ("memory/gpu_gib", "GPU memory [GiB]", 1.0)))
 
@@ -119,7 +120,7 @@ def _draw_curves(points: list[Point], path: Path, wanted: Sequence[tuple[str, st
     curves = [(title, scale, steps, values) for title, scale, steps, values in curves if values]
     if not curves:
         return None
-    with picture(path, len(curves), columns=len(curves)) as axes:
+    with picture(path, len(curves), columns=2 if len(curves) in (2, 4) else 3) as axes:
         for axis, (title, scale, steps, values) in zip(axes, curves, strict=True):
             axis.plot(steps, scale * np.array(values), color=COLOURS[0])
             axis.set(title=title, xlabel="step", ylim=(0, None))

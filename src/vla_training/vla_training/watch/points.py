@@ -53,12 +53,17 @@ class Averager:
             self._sums[name] = (total + value, count + 1)
         return self.take(report.step, report.minutes) if self._count == self._every else None
 
+    def spent(self, seconds: float) -> None:
+        """Note time that watching took, beside the steps."""
+        self._watched_s += seconds
+
     def take(self, step: int, minutes: float) -> Point:
         """The mean of what came since the last point; empty where nothing did."""
         values = {name: total / count for name, (total, count) in self._sums.items()}
         if self._seconds > 0:
             values["speed/samples_per_s"] = self._samples / self._seconds
             values["speed/data_wait_share"] = self._waited_s / self._seconds
+            values["speed/watch_share"] = self._watched_s / self._seconds
         if values:
             values |= {f"memory/{name}_gib": size for name, size in memory_gib().items()}
         self._clear()
@@ -67,7 +72,7 @@ class Averager:
     def _clear(self) -> None:
         self._sums: dict[str, tuple[float, int]] = {}
         self._count = self._samples = 0
-        self._seconds = self._waited_s = 0.0
+        self._seconds = self._waited_s = self._watched_s = 0.0
 
 
 def _values(report: StepReport) -> Iterator[tuple[str, float]]:

@@ -59,7 +59,12 @@ def write_report(output: Path) -> Path:
 def read_closed_loop(folder: Path, sim: str) -> list[ClosedLoopResult]:
     """The results in a folder of `ClosedLoopRunner`, by step."""
     files = sorted(folder.glob("step_*.json")) if folder.is_dir() else []
-    return [ClosedLoopResult.read(int(path.stem.removeprefix("step_")), sim, path) for path in files]
+    return [ClosedLoopResult.read(step_of(path), sim, path) for path in files]
+
+
+def step_of(path: Path) -> int:
+    """The step in the name of a file of `ClosedLoopRunner`."""
+    return int(path.stem.removeprefix("step_"))
 
 
 def _subtitle(facts: Mapping[str, Any], points: list[Point]) -> str:

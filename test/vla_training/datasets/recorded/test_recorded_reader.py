@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bags import (
+from make_bags import (
     START_NS,
     Message,
     Motion,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bags import ROOT
+from make_bags import ROOT
 
 from vla_policy.action.limits import arm_limiter
 from vla_policy.contract import RobotContract, load_contract

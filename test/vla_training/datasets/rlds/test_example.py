@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from write_rlds import feature, field, varint
+from make_rlds import feature, field, varint
 
 from vla_training.datasets.rlds.example import ExampleError, Kind, byte_strings, floats, integers, locate
 

@@ -1,6 +1,6 @@
 """A contract and a motion in, a recorded episode out: a small real bag as the recorder leaves it.
 
-`python bags.py FOLDER --episodes 4 --seconds 10 --size 224` writes a set of them.
+`python make_bags.py FOLDER --episodes 4 --seconds 10 --size 224` writes a set of them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from vla_policy.recording import (
 )
 from vla_policy.types import NS_PER_S
 
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[2]
 START_NS = 5 * NS_PER_S
 Message = tuple[int, str, Any]  # receive time [ns], topic, message
 

@@ -1,6 +1,6 @@
 """Numbers in, an RLDS data set out, laid out as tfds does: for tests and for measuring loaders, without TensorFlow.
 
-`python write_rlds.py FOLDER/bridge_dataset/1.0.0 --episodes 64 --steps 60 --size 256` writes a set like Bridge.
+`python make_rlds.py FOLDER/bridge_dataset/1.0.0 --episodes 64 --steps 60 --size 256` writes a set like Bridge.
 """
 
 from __future__ import annotations
