@@ -53,11 +53,12 @@ def test_chance_stays_within_the_limits_and_repeats_by_its_seed() -> None:
     assert set(rows[:, 6]) == {0.0, 1.0}
 
 
-@pytest.mark.parametrize("robot", ["so101", "ur5e", "franka"])
-def test_chance_fits_every_action_kind_or_says_why_not(robot: str) -> None:
-    contract = load_contract(find_contract(robot))
-    seen = Observation(0, {}, np.zeros(len(contract.joints.names)), None)
-    assert RandomPolicy(contract).step(seen).values.shape == (4, len(contract.action_names))
+def test_chance_fits_the_action_kind_or_says_why_not() -> None:
+    so101, franka = (load_contract(find_contract(name)) for name in ("so101", "franka"))
+    seen = Observation(0, {}, np.zeros(len(so101.joints.names)), None)
+    assert RandomPolicy(so101).step(seen).values.shape == (4, len(so101.action_names))
+    with pytest.raises(ConfigError, match="contract franka takes poses; use its contract of relative actions"):
+        RandomPolicy(franka).step(seen)
 
 
 def test_grey_images_hide_everything() -> None:

@@ -16,7 +16,7 @@ RUN = {"sim": "tabletop", "policy": "expert <b>"}
 
 
 def trials() -> list[TrialResult]:
-    won, lost = made_up(Trial("lift", 1)), made_up(Trial("open", 1), success=False)
+    won, lost = made_up(Trial("lift", 1)), made_up(Trial("open", 2), success=False)
     return [won, lost, TrialResult(Trial(CHAIN, 5), won.episodes + lost.episodes, ("lift", "open", "press"))]
 
 
@@ -41,6 +41,6 @@ def test_reports_show_tables_failures_and_films(tmp_path: Path) -> None:
     write_report(tmp_path, results(RUN, trials()))
     text, page = (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()
     assert "1.00 on average over 1 chains" in text and "| lift | 2/2 | 100.0 %" in text
-    assert "Failures (2)" in text and "| open | 1 | do open | time_limit |" in text
+    assert "Failures (2)" in text and "| open | 2 | do open | time_limit |" in text
     assert "expert &lt;b&gt;" in page and "failures/open_1.mp4" in page and "data:image/png;base64,cGljdHVyZQ==" in page
     assert json.loads((tmp_path / "results.json").read_text())["episodes"] == 4

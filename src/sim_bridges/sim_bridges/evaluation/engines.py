@@ -6,6 +6,7 @@ in the order in which they end; nothing in them depends on it.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -17,6 +18,7 @@ from sim_bridges.evaluation.trials import Trial, TrialResult
 from vla_policy.errors import ConfigError, VlaError
 
 ATTEMPTS = 3
+HEAD_S = 5.0  # how long the head of a cluster may take to answer
 
 
 def play_here(spec: PlayerSpec, trials: Sequence[Trial]) -> Iterator[TrialResult]:
@@ -92,19 +94,30 @@ def _ray(address: str) -> Any:
         raise ConfigError(
             "--ray: Ray is not installed here; `pip install ray`, or use --workers on one machine"
         ) from None
+    _check_head(address)
+    here = None if address == "local" else address
     try:
-        ray.init(
-            address=None if address == "local" else address,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="error",
-        )
+        ray.init(address=here, include_dashboard=False, log_to_driver=False, logging_level="error")
     except (ConnectionError, ValueError, RuntimeError) as problem:
-        raise ConfigError(
-            f"--ray {address}: no Ray cluster answers there ({problem}); start one by `ray start --head`, or say "
-            "--ray local"
-        ) from None
+        raise _no_cluster(address, problem) from None
     return ray
+
+
+def _check_head(address: str) -> None:
+    """Ray itself tries for minutes to reach a head that is not there."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), HEAD_S).close()
+    except OSError as problem:
+        raise _no_cluster(address, problem) from None
+
+
+def _no_cluster(address: str, problem: Exception) -> ConfigError:
+    return ConfigError(
+        f"--ray {address}: no Ray cluster answers there ({problem}); start one by `ray start --head`, or say --ray local"
+    )
 
 
 class _Worker:
