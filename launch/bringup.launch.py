@@ -15,13 +15,13 @@ from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
 from vla_policy.errors import ConfigError, nearest
-from vla_policy.resources import find_contract, find_policy
+from vla_policy.resources import find_contract, find_policy, is_server
 from vla_policy_node.launch_actions import image_transport
 
 ARGUMENTS = {
     "sim": ("tabletop", "simulator: tabletop, calvin, or none for a real robot"),
     "robot": ("", "robot contract: a name in config/robots or a file (default: the simulator's)"),
-    "policy": ("tabletop", "policy bundle: the name of a shipped one or a folder"),
+    "policy": ("tabletop", "policy bundle (the name of a shipped one or a folder), or ws://HOST:PORT of a policy server"),
     "pace": ("lockstep", "lockstep: sim time waits for each command; realtime: as a robot"),
     "device": ("auto", "auto, cpu or cuda"),
     "dtype": ("float32", "the model's numbers: float32 or bfloat16"),
@@ -53,7 +53,8 @@ def bring_up(context: LaunchContext) -> list:
     on_robot = given["sim"] == "none"
     pace = "realtime" if on_robot else given["pace"]
     contract = str(find_contract(given["robot"] or given["sim"]))
-    policy = include("policy", contract=contract, bundle=str(find_policy(given["policy"])), pace=pace,
+    bundle = given["policy"] if is_server(given["policy"]) else str(find_policy(given["policy"]))
+    policy = include("policy", contract=contract, bundle=bundle, pace=pace,
                      use_sim_time=str(pace == "lockstep").lower(), device=given["device"], dtype=given["dtype"],
                      instruction=given["instruction"])
     watched = given["headless"] == "false" or (given["headless"] == "auto" and bool(context.environment.get("DISPLAY")))

@@ -21,7 +21,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("contract", description="robot contract file",
                               default_value=PathJoinSubstitution([share, "config", "robots", "tabletop.yaml"])),
         DeclareLaunchArgument("bundle", default_value=PathJoinSubstitution([share, "policies", "tabletop"]),
-                              description="folder of the policy bundle"),
+                              description="folder of the policy bundle, or ws://HOST:PORT of a policy server"),
         DeclareLaunchArgument("pace", default_value="realtime", choices=["realtime", "lockstep"],
                               description="lockstep only with a simulator that waits"),
         DeclareLaunchArgument("use_sim_time", default_value="false", choices=["true", "false"],

@@ -45,7 +45,7 @@ def patient_contract(robot: str, folder: Path, **watchdog: float) -> Path:
     return path
 
 
-def policy_command(contract: Path, bundle: Path, *parameters: str) -> list[str]:
+def policy_command(contract: Path, bundle: Path | str, *parameters: str) -> list[str]:
     """The command line of a policy node's process."""
     settings = (f"contract:={contract}", f"bundle:={bundle}", *parameters)
     options = [word for setting in settings for word in ("-p", setting)]

@@ -57,6 +57,11 @@ class Policy:
         return cls(load_bundle(bundle_dir), device, robot, dtype)
 
     @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras that it looks through."""
+        return self.config.cameras
+
+    @property
     def history_frames(self) -> int:
         """Frames now in the history, at most `config.history_length`."""
         return len(self._history)

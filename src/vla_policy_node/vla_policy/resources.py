@@ -8,6 +8,7 @@ from pathlib import Path
 from vla_policy.errors import ConfigError, nearest
 
 PACKAGE = "vla_policy"
+SERVERS = ("ws://", "wss://")
 
 
 def find_contract(name_or_path: str) -> Path:
@@ -18,6 +19,11 @@ def find_contract(name_or_path: str) -> Path:
 def find_policy(name_or_path: str) -> Path:
     """Policy bundle by name (policies/NAME) or path of its folder. Raises: ConfigError naming the nearest."""
     return _find(name_or_path, "policies", "")
+
+
+def is_server(policy: str) -> bool:
+    """Whether a policy is named by the address of a policy server rather than as a bundle."""
+    return policy.startswith(SERVERS)
 
 
 def _find(name_or_path: str, folder: str, suffix: str) -> Path:

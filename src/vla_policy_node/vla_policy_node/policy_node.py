@@ -33,6 +33,8 @@ from vla_msgs.msg import EpisodeEvent, PolicyStatus, SafetyStatus
 from vla_policy.contract import load_contract
 from vla_policy.errors import VlaError, choose
 from vla_policy.messages import stamp_to_ns
+from vla_policy.remote.client import RemotePolicy, connect
+from vla_policy.resources import is_server
 from vla_policy.run import EndReason, PolicyRun, RunEnd, RunRequest
 from vla_policy.types import ActionChunk
 from vla_policy_node.guard_watch import GuardWatch
@@ -79,7 +81,7 @@ class PolicyNode(LifecycleNode):
         self.declare_parameter("autostart", True)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # sim time may stand still; patience may not
         self._worker: RunWorker | None = None
-        self._policy: Policy | None = None
+        self._policy: Policy | RemotePolicy | None = None
         self._streams: ObservationStreams | None = None
         self._active = False
         self._guard = GuardWatch()
@@ -93,7 +95,7 @@ class PolicyNode(LifecycleNode):
     # ---- lifecycle ----------------------------------------------------------------------------------------------
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the bundle, hold it against the contract, warm it up. A mismatch refuses in one line."""
+        """Load the bundle or reach the server, hold it against the contract, warm up. A mismatch refuses in one line."""
         try:
             self._configure()
         except (VlaError, TimeoutError) as problem:
@@ -153,7 +155,9 @@ class PolicyNode(LifecycleNode):
 
     def _configure(self) -> None:
         self._contract = load_contract(_required_path(self._text("contract"), "contract", "config/robots/<robot>.yaml"))
-        bundle = _required_path(self._text("bundle"), "bundle", "the folder of a policy bundle")
+        bundle = self._text("bundle")
+        if not is_server(bundle):
+            _required_path(bundle, "bundle", "the folder of a policy bundle or the address of a policy server")
         self._pace = pace = choose(Pace, "pace", self._text("pace"))
         self._worker = RunWorker(lambda: self.get_clock().now().nanoseconds, self._on_chunk, self._on_end)
         self._policy = self._worker.call(lambda: self._load(bundle), CONFIGURE_TIMEOUT_S)
@@ -165,10 +169,12 @@ class PolicyNode(LifecycleNode):
         self._subscribe(String, "/instruction", self._on_instruction, RELIABLE)
         timer = self.create_timer(STATUS_PERIOD_S, self._on_timer, clock=self._steady)
         self._entities.append((timer, self.destroy_timer))
-        names = ", ".join(self._policy.config.cameras)
+        names = ", ".join(self._policy.cameras)
         self.get_logger().info(f"policy {bundle} is ready for {self._contract.name} (cameras {names})")
 
-    def _load(self, bundle: Path) -> Policy:
+    def _load(self, bundle: str) -> Policy | RemotePolicy:
+        if is_server(bundle):
+            return connect(bundle, self._contract)
         from vla_policy.policy import Policy  # torch takes seconds to import; by now signals are heard
 
         policy = Policy.load(bundle, device=self._text("device"), robot=self._contract,
@@ -200,7 +206,7 @@ class PolicyNode(LifecycleNode):
         # Lockstep stamps are exact; a robot's cameras jitter around their period.
         slack_ns = 0 if self._pace is Pace.LOCKSTEP else self._contract.action_dt_ns // 2
         self.get_logger().info(f"run {request.run_id}: '{request.instruction}'")
-        return PolicyRun(request, self._policy, self._streams.buffer, self._streams.decode, self._policy.config.cameras,
+        return PolicyRun(request, self._policy, self._streams.buffer, self._streams.decode, self._policy.cameras,
                          slack_ns, self._lost_after_s())
 
     def _lost_after_s(self) -> float:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from zlib import crc32
 
@@ -16,18 +15,18 @@ from sim_bridges.registry import SIMS, find_sim, load
 from sim_bridges.sim import Sim
 from vla_policy.contract import ActionKind, RobotContract
 from vla_policy.errors import ConfigError
-from vla_policy.resources import find_policy
+from vla_policy.remote.client import connect
+from vla_policy.resources import find_policy, is_server
 from vla_policy.run import SteppedPolicy
 from vla_policy.types import ActionChunk, Observation
 
 EXPERT, RANDOM = "expert", "random"
-REMOTE = ("ws://", "wss://")
-TOKEN_VARIABLE = "VLA_POLICY_TOKEN"
+ANSWER_S = 30.0  # an evaluation can wait
 
 
 def describe(policy: str) -> dict[str, str]:
     """What run.json says of a policy: its word, and of a bundle a checksum. Raises: ConfigError for no such bundle."""
-    if policy in (EXPERT, RANDOM) or policy.startswith(REMOTE):
+    if policy in (EXPERT, RANDOM) or is_server(policy):
         return {"policy": policy}
     manifest = Path(find_policy(policy)) / "manifest.json"
     return {"policy": policy, "bundle": f"{crc32(manifest.read_bytes()):08x}" if manifest.is_file() else ""}
@@ -39,10 +38,8 @@ def make_policy(policy: str, sim_name: str, sim: Sim, contract: RobotContract, s
         return _expert(sim_name, sim)
     if policy == RANDOM:
         return RandomPolicy(contract, seed)
-    if policy.startswith(REMOTE):
-        from vla_policy.remote.client import ClientOptions, RemotePolicy
-
-        return RemotePolicy(policy, contract, ClientOptions(answer_s=30.0, token=os.environ.get(TOKEN_VARIABLE)))
+    if is_server(policy):
+        return connect(policy, contract, ANSWER_S)
     from vla_policy.policy import Policy  # torch; a run over ROS must not load it
 
     loaded = Policy.load(Path(find_policy(policy)), robot=contract)

@@ -13,8 +13,14 @@ from vla_policy.types import ActionChunk, Observation
 GREY = 127
 SWAPS = {  # each word becomes the next in its ring, so that every sentence asks for something else
     word: ring[(place + 1) % len(ring)]
-    for ring in (("red", "green", "blue", "yellow"), ("left", "right"), ("open", "close"), ("out", "shut"), ("on", "off"),
-                 ("white", "black"))
+    for ring in (
+        ("red", "green", "blue", "yellow"),
+        ("left", "right"),
+        ("open", "close"),
+        ("out", "shut"),
+        ("on", "off"),
+        ("white", "black"),
+    )
     for place, word in enumerate(ring)
 }
 TWO_MEANINGS = ("on the",)  # here "on" says where a block goes, not how the light shall be
@@ -23,8 +29,12 @@ TWO_MEANINGS = ("on the",)  # here "on" says where a block goes, not how the lig
 class Misled:
     """A policy that gets other images or another instruction than were meant for it."""
 
-    def __init__(self, policy: SteppedPolicy, see: Callable[[Observation], Observation] = lambda seen: seen,
-                 hear: Callable[[str], str] = lambda said: said) -> None:
+    def __init__(
+        self,
+        policy: SteppedPolicy,
+        see: Callable[[Observation], Observation] = lambda seen: seen,
+        hear: Callable[[str], str] = lambda said: said,
+    ) -> None:
         self._policy, self._see, self._hear = policy, see, hear
         self.period_ns = policy.period_ns
 
@@ -50,8 +60,10 @@ def grey(observation: Observation) -> Observation:
 def swapped(instruction: str) -> str:
     """The sentence with its colours, sides and directions exchanged; without such words it stays as it is."""
     words = instruction.split()
-    return " ".join(word if " ".join(words[place:place + 2]) in TWO_MEANINGS else SWAPS.get(word, word)
-                    for place, word in enumerate(words))
+    return " ".join(
+        word if " ".join(words[place : place + 2]) in TWO_MEANINGS else SWAPS.get(word, word)
+        for place, word in enumerate(words)
+    )
 
 
 CONTROLS: dict[str, Callable[[SteppedPolicy], SteppedPolicy]] = {

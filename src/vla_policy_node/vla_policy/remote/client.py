@@ -6,6 +6,7 @@ question is ever taken for one to a new one; the next `reset` connects again.
 
 from __future__ import annotations
 
+import os
 import ssl
 import time
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI, WebSocketException
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync import client
 
 from vla_policy.contract import RobotContract
 from vla_policy.errors import ActionError, InstructionError, ObservationError, RemoteError, VlaError
@@ -22,6 +23,7 @@ from vla_policy.remote.convention import Convention
 from vla_policy.remote.wire import MAX_MESSAGE_BYTES, PROTOCOL_VERSION, ImageFormat, Message, MessageType, pack, unpack
 from vla_policy.types import ActionChunk, Observation
 
+TOKEN_VARIABLE = "VLA_POLICY_TOKEN"
 KINDS: dict[str, type[VlaError]] = {kind.__name__: kind for kind in (InstructionError, ObservationError, ActionError)}
 
 
@@ -61,12 +63,13 @@ class RemotePolicy:
         self.timings = {"model": 0.0, "transport": 0.0}
         self._asked_convention = convention or Convention()
         self._execute_rows = execute_rows
-        self._connection: ClientConnection | None = None
+        self._connection: client.ClientConnection | None = None
         self._leave = ExitStack()
         self._sequence = 0
         self._instruction = ""
         self._server: dict[str, Any] = {}
         self._connect()
+        self.cameras = tuple(self._server.get("cameras") or contract.cameras)
         self.period_ns = int(self._server.get("period_ns") or (execute_rows or 1) * contract.action_dt_ns)
 
     def reset(self, instruction: str) -> None:
@@ -105,7 +108,7 @@ class RemotePolicy:
         headers = {"Authorization": f"Bearer {options.token}"} if options.token else None
         try:
             self._connection = self._leave.enter_context(
-                connect(
+                client.connect(
                     self.url,
                     open_timeout=options.connect_s,
                     additional_headers=headers,
@@ -119,7 +122,7 @@ class RemotePolicy:
             raise RemoteError(f"{self.url}: refused with status {problem.response.status_code}: {text}") from None
         except (OSError, InvalidHandshake, InvalidURI, WebSocketException) as problem:
             raise RemoteError(
-                f"{self.url}: no policy server answered within {options.connect_s:g} s ({problem}); start one with "
+                f"{self.url}: no policy server answered ({problem}); start one with "
                 "`python -m vla_policy.remote.serve BUNDLE`"
             ) from None
         self._send(
@@ -140,7 +143,7 @@ class RemotePolicy:
 
     def _payload(self, observation: Observation, run_id: int) -> dict[str, Any]:
         payload: dict[str, Any] = {
-            "images": dict(observation.images),
+            "images": {name: observation.images[name] for name in self.cameras},
             "task_description": self._instruction,
             "joints": np.asarray(observation.joints, np.float64),
             "stamp_ns": observation.stamp_ns,
@@ -193,3 +196,13 @@ class RemotePolicy:
         """Close the connection, so that no late answer is taken for another's. Raises: RemoteError, always."""
         self.close()
         raise RemoteError(f"{self.url}: {why}; is the policy server running, and is it fast enough?")
+
+
+def connect(address: str, contract: RobotContract, answer_s: float = ClientOptions.answer_s) -> RemotePolicy:
+    """The policy at an address; the environment variable VLA_POLICY_TOKEN holds the token, where one is needed.
+
+    Raises: RemoteError.
+    """
+    return RemotePolicy(
+        address, contract, ClientOptions(answer_s=answer_s, token=os.environ.get(TOKEN_VARIABLE) or None)
+    )

@@ -23,13 +23,12 @@ from vla_policy.checkpoint import load_bundle
 from vla_policy.contract import load_contract
 from vla_policy.errors import ConfigError, VlaError
 from vla_policy.policy import Policy
+from vla_policy.remote.client import TOKEN_VARIABLE
 from vla_policy.remote.convention import Convention
 from vla_policy.remote.server import LOOPBACK, PolicyServer, ServerOptions
 from vla_policy.remote.session import Session
 from vla_policy.resources import find_contract, find_policy
 from vla_policy.strict import load_yaml
-
-TOKEN_VARIABLE = "VLA_POLICY_TOKEN"
 
 
 def make_server(options: argparse.Namespace) -> PolicyServer:
@@ -49,7 +48,10 @@ def make_server(options: argparse.Namespace) -> PolicyServer:
             "anyone who reaches %s may use the policy; set %s", options.host, TOKEN_VARIABLE
         )
     settings = ServerOptions(options.host, options.port, token, tls, options.clients)
-    return PolicyServer(lambda: Session(policy(), robot, convention, bundle.state_normalizer is not None), settings)
+    return PolicyServer(
+        lambda: Session(policy(), robot, convention, bundle.config.cameras, bundle.state_normalizer is not None),
+        settings,
+    )
 
 
 def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:

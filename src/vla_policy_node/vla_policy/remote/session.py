@@ -7,7 +7,7 @@ benchmark expects that steps its simulator once an observation.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,11 +26,22 @@ STATE_KEYS = ("states", "state")  # vla-eval's benchmarks use both
 class Session:
     """One client's side of a server. `answer` is called in the thread that owns torch."""
 
-    def __init__(self, policy: SteppedPolicy, contract: RobotContract, convention: Convention, feels: bool) -> None:
-        """feels: whether the policy has proprioception. convention: of clients that ask for single rows."""
+    def __init__(
+        self,
+        policy: SteppedPolicy,
+        contract: RobotContract,
+        convention: Convention,
+        cameras: Sequence[str],
+        feels: bool,
+    ) -> None:
+        """cameras: those that the policy looks through. feels: whether it has proprioception.
+
+        convention: of clients that ask for single rows.
+        """
         self._policy = policy
         self._contract = contract
         self._convention = convention
+        self._cameras = tuple(cameras)
         self._feels = feels
         self._wants_chunks = False
         self._instruction: str | None = None
@@ -63,6 +74,7 @@ class Session:
             "capabilities": {"chunks": True},
             "contract": self._contract.name,
             "period_ns": self._policy.period_ns,
+            "cameras": list(self._cameras),
             "action_names": list(self._contract.action_names),
             "action_spec": self._convention.spec(self._contract),
             "observation_spec": self._observation_spec(),
@@ -116,7 +128,7 @@ class Session:
         images = payload.get("images")
         if not isinstance(images, Mapping):
             raise ObservationError(
-                f"observation: got no images, expected a map of {', '.join(self._contract.cameras)} to arrays"
+                f"observation: got no images, expected a map of {', '.join(self._cameras)} to arrays"
             )
         stamp_ns = int(payload.get("stamp_ns", self._observations * self._contract.action_dt_ns))
         joints, pose = self._body(payload)
@@ -153,7 +165,7 @@ class Session:
                 "format": "rgb_hwc_uint8",
                 "description": f"{camera.height} x {camera.width} pixels",
             }
-            for name, camera in self._contract.cameras.items()
+            for name, camera in ((name, self._contract.cameras[name]) for name in self._cameras)
         }
         spec["language"] = {"name": "language", "dims": 0, "format": "language"}
         if self._feels:
