@@ -37,6 +37,7 @@ from vla_policy_node.serving import serve_until_signal
 
 REPEAT_S = 0.5  # lockstep: how often a waiting simulator repeats its observation for late joiners
 COMMAND_MAX_AGE_S = 0.25  # realtime: as a robot's driver, hold when commands stop coming
+FIRST_SCENE_TIMEOUT_S = 120.0  # a large simulator takes its time to load
 RESET_TIMEOUT_S = 30.0
 MAX_LAG_S = 0.1  # realtime: a longer delay is not caught up
 START_TIME_NS = NS_PER_S  # sim time 0 would read as "not set"
@@ -112,9 +113,9 @@ class SimLoop:
         self._thread = threading.Thread(target=self._run, name="sim", daemon=True)
         self._thread.start()
         try:
-            first.result(RESET_TIMEOUT_S)
+            first.result(FIRST_SCENE_TIMEOUT_S)
         except TimeoutError:
-            raise VlaError(f"sim '{self._sim_name}': no first scene within {RESET_TIMEOUT_S:g} s") from None
+            raise VlaError(f"sim '{self._sim_name}': no first scene within {FIRST_SCENE_TIMEOUT_S:g} s") from None
 
     def reset(self, task: str, seed: int) -> Future[tuple[Episode, int]]:
         """Ask for a new scene; the future holds the episode and the stamp of its first observation [ns]."""
