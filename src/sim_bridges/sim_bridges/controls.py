@@ -17,7 +17,7 @@ SWAPS = {  # each word becomes the next in its ring, so that every sentence asks
                  ("white", "black"))
     for place, word in enumerate(ring)
 }
-TWO_MEANINGS = ("on the",)  # here "on" says where a block goes, not how the light shall be
+TWO_MEANINGS = ("block on",)  # here "on" says where a block goes, not how the light shall be
 
 
 class Misled:
@@ -50,7 +50,7 @@ def grey(observation: Observation) -> Observation:
 def swapped(instruction: str) -> str:
     """The sentence with its colours, sides and directions exchanged; without such words it stays as it is."""
     words = instruction.split()
-    return " ".join(word if " ".join(words[place:place + 2]) in TWO_MEANINGS else SWAPS.get(word, word)
+    return " ".join(word if " ".join(words[max(0, place - 1):place + 1]) in TWO_MEANINGS else SWAPS.get(word, word)
                     for place, word in enumerate(words))
 
 

@@ -10,8 +10,8 @@ from fabricated import tabletop
 
 from sim_bridges.tabletop.sim import TabletopSim
 from vla_policy.errors import VlaError
-from vla_training.tabletop.collect import CHAIN, main, make_jobs, parse_counts
 from vla_training.datasets.lerobot import LeRobotSource
+from vla_training.tabletop.collect import CHAIN, main, make_jobs, parse_counts
 from vla_training.tabletop.demonstrator import (
     MAX_STEP_M,
     Disturbance,
@@ -134,7 +134,7 @@ def test_a_chain_gives_an_episode_for_each_task_that_begins_where_the_last_one_e
 def test_collecting_chains_writes_their_tasks(tmp_path: Path) -> None:
     arguments = ["--output", str(tmp_path / "set"), "--episodes", "0", "--chains", "1", "--workers", "1"]
     assert main([*arguments, "--image-size", "32", "--first-seed", "3"]) == 0
-    dataset = LeRobotDataset(tmp_path / "set")
+    dataset = LeRobotSource(tmp_path / "set")
     assert len(dataset.episodes) == 5 and {episode.extra["seed"] for episode in dataset.episodes} == {3}
 
 
