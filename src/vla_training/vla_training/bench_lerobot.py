@@ -1,4 +1,4 @@
-"""What to load, as JSON, in; samples a second of the public `lerobot` reader out. Needs lerobot, nothing of this project.
+"""What to load, as JSON, in; samples a second of the public `lerobot` out. Needs lerobot, nothing of this project.
 
 `bench_loader` runs it, perhaps by another Python: lerobot asks for other versions of what this project stands on.
 """
