@@ -82,7 +82,7 @@ class Trainer:
     def save(self, folder: Path) -> None:
         """Write the state of the run, atomically; all processes must call it. Raises: StateError."""
         partial, main = state.partial_of(folder), self._accelerator.is_main_process
-        tensors, scaler = self._tensors(), self._accelerator.scaler
+        tensors, scaler = self.tensors(), self._accelerator.scaler
         progress = asdict(self.progress) | {"scaler": scaler.state_dict() if scaler else None}
         try:
             self.stepper.together(lambda: state.check_space(folder, state.local_bytes(tensors), "the state of the run"))
@@ -105,9 +105,9 @@ class Trainer:
         self.progress = Progress(**progress)
         if self.stepper.average:
             self.stepper.average.steps = self.progress.averages
-        state.read_tensors(folder, self._tensors(), self._accelerator.num_processes == 1)
+        state.read_tensors(folder, self.tensors(), self._accelerator.num_processes == 1)
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         """Everything that a step changes, in place."""
         weights = trained(self.stepper.model)
         groups = {"weights": weights,
