@@ -149,6 +149,17 @@ def test_compressed_images_are_decoded(tmp_path: Path) -> None:
     assert np.abs(images[0].astype(int) - picture(3, 48, 48)).mean() < 3  # JPEG
 
 
+def test_a_file_compressed_in_chunks_reads_the_same(tmp_path: Path) -> None:
+    sent = sorted(messages(CONTRACT, UNEVEN), key=lambda message: message[0])
+    write_bag(tmp_path / "plain" / "one", sent, record_of(CONTRACT, UNEVEN.seconds))
+    write_bag(tmp_path / "zstd" / "one", sent, record_of(CONTRACT, UNEVEN.seconds), zstd=True)
+    plain, packed = open_recorded(tmp_path / "plain"), open_recorded(tmp_path / "zstd")
+    for name, array in plain.columns(0).items():
+        np.testing.assert_array_equal(packed.columns(0)[name], array)
+    frames = np.arange(plain.episodes[0].length)
+    np.testing.assert_array_equal(packed.images(0, STATIC, frames), plain.images(0, STATIC, frames))
+
+
 def test_what_comes_before_the_start_and_after_the_stop_is_left_out(tmp_path: Path) -> None:
     record_episode(tmp_path / "one", CONTRACT, start_ns=START_NS + 500_000_000, stop_ns=START_NS + 1_500_000_000)
     columns = open_recorded(tmp_path).columns(0)
