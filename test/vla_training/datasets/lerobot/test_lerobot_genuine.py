@@ -28,7 +28,7 @@ def fixture_image(camera: int, episode: int, frame: int) -> np.ndarray:
     return image
 
 
-@pytest.mark.parametrize(("folder", "tolerance"), [("v3_videos", 3.0), ("v3_images", 0.0), ("v21_videos", 3.0)])
+@pytest.mark.parametrize(("folder", "tolerance"), [("v3_videos", 4.0), ("v3_images", 0.0), ("v21_videos", 4.0)])
 def test_what_lerobot_wrote_is_read(folder: str, tolerance: float) -> None:
     """tolerance: of an image's mean colour, [0, 255]; frames differ by 15, and AV1 halves the resolution of colours."""
     data = LeRobotSource(FIXTURES / folder)
@@ -64,12 +64,13 @@ print(json.dumps({"episodes": data.num_episodes, "cameras": cameras, "rows": row
 def lerobot_python() -> str | None:
     """An interpreter that has lerobot: LEROBOT_PYTHON, or this one."""
     for python in filter(None, (os.environ.get("LEROBOT_PYTHON"), sys.executable)):
-        found = subprocess.run([python, "-c", "import lerobot"], capture_output=True, timeout=60)
+        found = subprocess.run([python, "-c", "import lerobot"], capture_output=True, timeout=200)
         if found.returncode == 0:
             return python
     return None
 
 
+@pytest.mark.timeout(600)  # its imports alone take a minute on a busy machine
 def test_lerobot_reads_what_we_write(tmp_path: Path) -> None:
     python = lerobot_python()
     if python is None:
@@ -78,7 +79,7 @@ def test_lerobot_reads_what_we_write(tmp_path: Path) -> None:
     root = write_lerobot(tmp_path / "set", lengths, SIZE, shards=2)
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": ""}
     command = [python, "-c", READ_WITH_LEROBOT, str(root)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=150, env=environment)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=350, env=environment)
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout.splitlines()[-1])
     assert found["episodes"] == 3 and found["cameras"] == list(CAMERAS)

@@ -218,8 +218,10 @@ def _fingerprint(root: Path, places: Iterable[Place]) -> str:
     digest = hashlib.sha256()
     for path in sorted(path for path in (root / "meta").rglob("*") if path.is_file()):
         digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
-    files = {place.data: place for place in places}
-    files |= {path: place for place in places for path, _ in place.videos.values()}
+    files: dict[Path, Place] = {}  # each with the first episode that lies in it
+    for place in places:
+        for path in (place.data, *(video for video, _ in place.videos.values())):
+            files.setdefault(path, place)
     for path, place in files.items():
         if not path.is_file():
             raise DataError(f"{path}: no such file; episode {place.index} lies in it; download or record it again")
