@@ -12,6 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from backports.zstd import ZstdError
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, ReaderError
@@ -22,9 +23,9 @@ from rosbags.typesys.store import Typestore
 from vla_policy.errors import DataError, nearest
 from vla_policy.types import NS_PER_S
 
-# What rosbags raises on bytes that are no MCAP; its own errors cover only part of them.
+# What rosbags and its decompressors raise on bytes that are no MCAP; its own errors cover only part of them.
 _BROKEN = (AnyReaderError, ReaderError, SerdeError, struct.error, OSError, EOFError, ValueError, TypeError, KeyError,
-           IndexError, AssertionError, OverflowError, MemoryError)
+           IndexError, AssertionError, OverflowError, MemoryError, RuntimeError, ZstdError)
 _OPEN_FILES = 8  # that a process keeps; opening one reads its summary
 
 
