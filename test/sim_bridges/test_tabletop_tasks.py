@@ -9,9 +9,9 @@ import pytest
 
 from sim_bridges.tabletop import TASKS, TabletopSim, expert
 from sim_bridges.tabletop.demonstration import demonstrate
-from sim_bridges.tabletop.motion import MAX_STEP_M, MAX_TURN_RAD
 from sim_bridges.tabletop.gl import mujoco
 from sim_bridges.tabletop.measure import table
+from sim_bridges.tabletop.motion import MAX_STEP_M, MAX_TURN_RAD
 from sim_bridges.tabletop.scene import BLOCK_GAP_M, BLOCK_HALF_M, BLOCKS
 from sim_bridges.tabletop.sim import TOOL_DOWN
 from sim_bridges.tabletop.tasks import draw_goal

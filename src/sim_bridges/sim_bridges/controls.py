@@ -13,8 +13,8 @@ from vla_policy.types import ActionChunk, Observation
 GREY = 127
 SWAPS = {  # each word becomes the next in its ring, so that every sentence asks for something else
     word: ring[(place + 1) % len(ring)]
-    for ring in (("red", "green", "blue", "yellow"), ("left", "right"), ("open", "close"), ("out", "shut"), ("on", "off"),
-                 ("white", "black"))
+    for ring in (("red", "green", "blue", "yellow"), ("left", "right"), ("open", "close"), ("out", "shut"),
+                 ("on", "off"), ("white", "black"))
     for place, word in enumerate(ring)
 }
 TWO_MEANINGS = ("block on",)  # here "on" says where a block goes, not how the light shall be

@@ -64,12 +64,13 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     count.add_argument("--episodes", type=_count, default=10, help="episodes in all, going round the tasks")
     count.add_argument("--per-task", type=_count, default=None, help="episodes of each task")
     count.add_argument("--chains", type=_count, default=None,
-                       help="chains of five instructions without a reset between them (not over ROS), instead of single "
-                            "tasks")
+                       help="chains of five instructions without a reset between them, instead of single tasks (not over "
+                            "ROS)")
     parser.add_argument("--control", default="none", choices=tuple(CONTROLS),
                         help="does it look and read? grey images, or swapped words in the instruction (not over ROS)")
     parser.add_argument("--seed", type=_seed, default=FIRST_SEED, help="first scene seed")
-    parser.add_argument("--time-limit", type=_seconds, default=8.0, help="an episode, or one instruction of a chain, fails after this sim time [s]")
+    parser.add_argument("--time-limit", type=_seconds, default=8.0,
+                        help="an episode, or one instruction of a chain, fails after this sim time [s]")
     parser.add_argument("--workers", type=_count, default=1, help="processes, for --over process")
     parser.add_argument("--json", type=Path, default=None, help="where to write summary.json besides --output")
     parser.add_argument("--output", type=Path, default=None,

@@ -10,7 +10,6 @@ from sim_bridges.tabletop.sim import TabletopSim
 from vla_policy.contract import RobotContract
 from vla_policy.types import ActionChunk, Observation
 
-
 TIME_LIMIT_S = 6.0  # of one task
 
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from sim_bridges.chains import Chain, draw_chain
 from sim_bridges.sim import Episode
 from sim_bridges.tabletop.arm import CONTROL_S, FINGER_OPEN_M, Arm, rotation_matrix
+from sim_bridges.tabletop.chain_twin import OPEN_DRAWER_M, TabletopTwin, start_layout
 from sim_bridges.tabletop.gl import missing_library, mujoco
 from sim_bridges.tabletop.oracles import reached
 from sim_bridges.tabletop.scene import BLOCK_HALF_M, BLOCKS, DRAWER_TRAVEL_M, Layout, Scene
-from sim_bridges.tabletop.chain_twin import OPEN_DRAWER_M, TabletopTwin, start_layout
 from sim_bridges.tabletop.tasks import TASKS, Family, Goal, draw_goal
 from vla_policy.contract import RobotContract
 from vla_policy.errors import ContractError, VlaError
@@ -33,8 +33,9 @@ SCATTER_LOW_M, SCATTER_HIGH_M = np.array([0.28, -0.36, 0.02]), np.array([0.68, 0
 
 
 class TabletopSim:
-    """A Panda-like arm, four blocks, two pads, a drawer, and a button that switches a lamp. image_size: width and height [pixels].
+    """A Panda-like arm, four blocks, two pads, a drawer, and a button that switches a lamp.
 
+    image_size: width and height [pixels].
     Raises: VlaError for a size that it cannot draw; RenderingError at the first image where OpenGL fails.
     """
 
@@ -127,8 +128,8 @@ class TabletopSim:
     def scatter(self, rng: np.random.Generator) -> None:
         """A fresh random scene with the arm anywhere over the table, for cheap pictures with known places.
 
-        Drawer and fingers are anywhere, some blocks lie where tasks bring them, and two times in five one is between the
-        fingers. No task.
+        Drawer and fingers are anywhere, some blocks lie where tasks bring them, and two times in five one is between
+        the fingers. No task.
         """
         self.scene.shuffle(rng, Layout(drawer_m=(0.0, DRAWER_TRAVEL_M)))
         self.scene.rearrange(rng)

@@ -30,8 +30,8 @@ from vla_policy.errors import ConfigError, VlaError
 from vla_policy.policy import Policy
 from vla_policy.resources import find_contract
 from vla_training.datasets.lerobot import Shard, ShardWriter, finalize
-from vla_training.tabletop.demonstrator import Recording, demonstrate, demonstrate_chain, features
 from vla_training.provenance import provenance
+from vla_training.tabletop.demonstrator import Recording, demonstrate, demonstrate_chain, features
 from vla_training.tabletop.workers import workers
 
 CHAIN = "chain"  # in a job, instead of a task: five tasks one after the other
