@@ -32,7 +32,8 @@ def make_accelerator(config: TrainingConfig, device: str) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
         cpu=device == "cpu",
-        mixed_precision=ACCELERATE_PRECISION[config.precision],
+        # DeepSpeed would turn the weights themselves into bf16; the stepper does what Accelerate does elsewhere.
+        mixed_precision="no" if config.deepspeed else ACCELERATE_PRECISION[config.precision],
         deepspeed_plugin=deepspeed_plugin(config, device) if config.deepspeed else None,
         # Parts of a backbone that a loss does not reach (a language head, the pointing head) get no gradient.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)],
@@ -80,9 +81,12 @@ def deepspeed_plugin(config: TrainingConfig, device: str) -> DeepSpeedPlugin:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as problem:
         raise ConfigError(f"deepspeed: {path}: not JSON: {problem}") from None
-    if not isinstance(settings, dict) or "zero_optimization" not in settings:
+    if not isinstance(settings, dict) or not isinstance(settings.get("zero_optimization"), dict):
         raise ConfigError(f"deepspeed: {path}: got no zero_optimization, expected at least "
                           '{"zero_optimization": {"stage": 2}}')
+    if settings["zero_optimization"].get("stage") not in (0, 1, 2):
+        raise ConfigError(f"deepspeed: {path}: got zero_optimization.stage {settings['zero_optimization'].get('stage')}, "
+                          "expected 0, 1 or 2; to split the weights themselves use parallel fsdp2")
     if device != "cuda":
         raise ConfigError("deepspeed: got --device cpu, expected GPUs; use --device cuda on a machine with some, or "
                           "parallel fsdp2")
@@ -94,7 +98,7 @@ def deepspeed_plugin(config: TrainingConfig, device: str) -> DeepSpeedPlugin:
 def plugin_of(settings: dict[str, object], config: TrainingConfig) -> DeepSpeedPlugin:
     """The plugin of a DeepSpeed file's settings; those that the training config owns are set from it."""
     owned = {"gradient_clipping": config.gradient_clip, "gradient_accumulation_steps": config.accumulation_steps,
-             "train_micro_batch_size_per_gpu": "auto", "train_batch_size": "auto"}
+             "train_micro_batch_size_per_gpu": 1, "train_batch_size": "auto"}
     return DeepSpeedPlugin(hf_ds_config=settings | owned)
 
 

@@ -103,8 +103,8 @@ def commit(folder: Path, progress: Mapping[str, Any]) -> None:
     partial, previous = partial_of(folder), folder.with_name(folder.name + ".previous")
     with written(partial):
         _write_synced(partial / PROGRESS, json.dumps(progress, indent=2))
-    shutil.rmtree(previous, ignore_errors=True)
     if folder.exists():
+        shutil.rmtree(previous, ignore_errors=True)
         os.replace(folder, previous)
     os.replace(partial, folder)
     shutil.rmtree(previous, ignore_errors=True)

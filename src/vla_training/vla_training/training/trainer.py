@@ -27,6 +27,7 @@ from vla_training.training.signals import StopRequest
 from vla_training.training.stepper import Parts, Stepper
 
 ETA_FROM_STEP = 5
+DEEPSPEED = "deepspeed"
 
 
 @dataclass(slots=True)
@@ -90,6 +91,8 @@ class Trainer:
                 state.make_empty(partial)
             self._accelerator.wait_for_everyone()
             self.stepper.together(lambda: state.write_tensors(partial, tensors, self._accelerator.num_processes == 1))
+            if self.stepper.deepspeed:  # its optimizer's state is its own to write
+                self.stepper.together(lambda: self._accelerator.save_state(str(partial / DEEPSPEED)))
             self.stepper.together(lambda: state.commit(folder, progress) if main else None)
         except state.StateError:
             if main:
@@ -106,6 +109,8 @@ class Trainer:
         if self.stepper.average:
             self.stepper.average.steps = self.progress.averages
         state.read_tensors(folder, self.tensors(), self._accelerator.num_processes == 1)
+        if self.stepper.deepspeed:
+            self._accelerator.load_state(str(folder / DEEPSPEED))
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a step changes, in place."""
@@ -113,7 +118,8 @@ class Trainer:
         groups = {"weights": weights,
                   "buffers": dict(self.stepper.model.named_buffers()),
                   "averages": self.stepper.average.weights if self.stepper.average else {},
-                  "optimizer": state.optimizer_tensors(weights, self.stepper.optimizer)}
+                  "optimizer": {} if self.stepper.deepspeed else
+                  state.optimizer_tensors(weights, self.stepper.optimizer)}
         return {f"{group}/{name}": value for group, named in groups.items() for name, value in named.items()}
 
     def _stage(self, step: int) -> Stage:
