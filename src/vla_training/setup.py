@@ -14,6 +14,7 @@ setup(
     install_requires=[
         "setuptools",
         "av",
+        "backports.zstd",
         "google-crc32c",
         "jinja2",
         "matplotlib",
