@@ -64,11 +64,11 @@ def _convert(plan: Conversion, workers: int, command: dict[str, str], console: C
 
 def _report(console: Console, output: Path, outcome: Outcome) -> None:
     resumed = f", {outcome.resumed} parts of them by an earlier run" if outcome.resumed else ""
-    console.print(f"{output}: {outcome.episodes} episodes, {outcome.frames} frames{resumed}", markup=False)
-    for skip in outcome.skipped[:LISTED]:
-        console.print(f"  left out: {skip.reason}", markup=False)
+    lines = [f"{output}: {outcome.episodes} episodes, {outcome.frames} frames{resumed}"]
+    lines += [f"  left out: {skip.reason}" for skip in outcome.skipped[:LISTED]]
     if len(outcome.skipped) > LISTED:
-        console.print(f"  … {len(outcome.skipped)} in all, see {output / 'meta/conversion.json'}", markup=False)
+        lines.append(f"  … {len(outcome.skipped)} in all, see {output / 'meta/conversion.json'}")
+    console.print("\n".join(lines), markup=False, soft_wrap=True)
 
 
 def _positive(text: str) -> int:

@@ -14,6 +14,7 @@ from make_calvin import calvin_frame, write_calvin
 
 from vla_policy.errors import DataError
 from vla_training.datasets.calvin import CalvinSource, open_play, reader
+from vla_training.datasets.registry import open_source
 
 GENUINE = Path(__file__).resolve().parents[1] / "fixtures/calvin"
 SMALL = {"rgb_static": (20, 24), "rgb_gripper": (8, 8)}
@@ -65,7 +66,7 @@ def test_windows_may_overlap_and_say_what_was_recorded_in_one_go(root: Path) -> 
 
 
 def test_play_is_whole_and_says_nothing(root: Path) -> None:
-    data = open_play(root)
+    data = open_source(root, "calvin_play")
     assert [episode.length for episode in data.episodes] == [20, 12]
     assert all(episode.instructions == () for episode in data.episodes)
     assert data.spec.fingerprint != CalvinSource(root).spec.fingerprint

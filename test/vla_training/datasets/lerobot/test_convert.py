@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from make_bags import record_episode, tabletop
 from make_calvin import calvin_frame, write_calvin
 from make_lerobot import CAMERAS, camera_frame, episode_rows, write_lerobot
 
@@ -200,6 +201,15 @@ def test_rlds_becomes_lerobot(tmp_path: Path) -> None:
         found = data.columns(0, [name.replace("/", ".")])[name.replace("/", ".")]
         wanted = source.columns(0, [name])[name]
         assert np.array_equal(found.reshape(wanted.shape), wanted), name
+
+
+def test_our_bags_become_lerobot_and_keep_their_contract(tmp_path: Path) -> None:
+    record_episode(tmp_path / "bags/first", tabletop(32))
+    assert main([str(tmp_path / "bags"), str(tmp_path / "out")]) == 0
+    source, data = open_source(tmp_path / "bags"), LeRobotSource(tmp_path / "out")
+    assert data.spec.recorded_with == source.spec.recorded_with is not None
+    assert np.array_equal(data.columns(0, ["action"])["action"], source.columns(0, ["action"])["action"])
+    assert data.images(0, CAMERAS[0], np.array([3])).shape == (1, 32, 32, 3)
 
 
 def test_an_unknown_folder_ends_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
