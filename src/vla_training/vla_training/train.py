@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="train", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("config", type=Path, help="config/training/*.yaml or config/models/*.yaml")
-    parser.add_argument("--data", type=Path, nargs="+", default=(), help="folders to learn from, instead of the config's")
+    parser.add_argument("--data", type=Path, nargs="+", default=(), help="folders to learn from, not the config's")
     parser.add_argument("--robot", default="tabletop", help="robot contract: a name or a path")
     parser.add_argument("--output", type=Path, required=True, help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="go on where the run in --output stopped")

@@ -1,4 +1,4 @@
-"""A scenario and its arguments in, what several processes of it found out: they train together over gloo, without a launcher."""
+"""A scenario and its arguments in, what several processes found out: they train together over gloo, no launcher."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -16,14 +16,12 @@ from rich.console import Console
 from torch.distributed.tensor import DTensor
 
 from vla_training.train import train
-from vla_training.training.report import StepReport
+from vla_training.training.report import StepReport, ValidationReport
 from vla_training.training.run import Run
 from vla_training.training.state import local_bytes
-from vla_training.training.stepper import Stepper
-from vla_training.training.trainer import Trainer
 
 QUIET = Console(quiet=True)
-TIMEOUT_S = 170.0
+TIMEOUT_S = 280.0
 
 
 def together(processes: int, scenario: str, *arguments: object, killed: bool = False) -> None:
@@ -34,9 +32,11 @@ def together(processes: int, scenario: str, *arguments: object, killed: bool = F
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes),
              "LOCAL_WORLD_SIZE": str(processes), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     paths = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parent), *sys.path])
-    members = [subprocess.Popen([sys.executable, __file__, scenario, *map(str, arguments)], stderr=subprocess.PIPE, text=True,
-                                env=os.environ | group | {"RANK": str(rank), "LOCAL_RANK": str(rank), "PYTHONPATH": paths})
-               for rank in range(processes)]
+    command = [sys.executable, __file__, scenario, *map(str, arguments)]
+    members = []
+    for rank in map(str, range(processes)):
+        environment = os.environ | group | {"RANK": rank, "LOCAL_RANK": rank, "PYTHONPATH": paths}
+        members.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment))
     try:
         for member in members:
             _, complaint = member.communicate(timeout=TIMEOUT_S)
@@ -86,19 +86,20 @@ def sharded(config: str, output: str) -> None:
     (Path(output) / f"rank{os.environ.get('RANK', 0)}.json").write_text(json.dumps(facts))
 
 
-def losses(config: str, output: str, kill_after: str, resume: str) -> None:
-    """A run that notes every step's losses, digit by digit, in OUTPUT.RANK.jsonl; it kills itself after that step."""
-    rank = os.environ.get("RANK", "0")
-    record_losses(Path(f"{output}.{rank}.jsonl"), int(kill_after))
-    train(Run(Path(config), "tabletop", Path(output), "cpu"), resume=resume == "True", console=QUIET)
+def broken(config: str, output: str, resume: str) -> None:
+    """A whole run and one that is killed after its fifth step, or only the rest of that; each notes its losses."""
+    if resume == "False":
+        noted_run(Path(config), Path(output) / "whole")
+    noted_run(Path(config), Path(output) / "broken", resume=resume == "True", kill_after=0 if resume == "True" else 5)
 
 
-def record_losses(path: Path, kill_after: int) -> None:
-    """From here on every trainer of this process does so."""
-    whole = Trainer.run
+def noted_run(config: Path, output: Path, resume: bool = False, kill_after: int = 0) -> None:
+    """A run that notes every step's losses, digit by digit, in OUTPUT.RANK.jsonl, and kills itself after that step."""
+    run = Run(config, "tabletop", output, "cpu")
+    path, steps = Path(f"{output}.{run.accelerator.process_index}.jsonl"), run.trainer.run
 
-    def noted(trainer: Trainer) -> object:
-        for report in whole(trainer):
+    def noted() -> Iterator[StepReport | ValidationReport]:
+        for report in steps():
             if isinstance(report, StepReport):
                 with path.open("a") as file:
                     file.write(json.dumps([report.step, dict(report.losses), report.gradient_norm]) + "\n")
@@ -106,14 +107,15 @@ def record_losses(path: Path, kill_after: int) -> None:
                     os.kill(os.getpid(), signal.SIGKILL)
             yield report
 
-    Trainer.run = noted
+    run.trainer.run = noted
+    train(run, resume=resume, console=QUIET)
 
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-SCENARIOS: dict[str, Callable[..., None]] = {"gradients": gradients, "sharded": sharded, "losses": losses}
+SCENARIOS: dict[str, Callable[..., None]] = {"gradients": gradients, "sharded": sharded, "broken": broken}
 
 if __name__ == "__main__":
     SCENARIOS[sys.argv[1]](*sys.argv[2:])

@@ -1,4 +1,4 @@
-"""What a machine cannot do, or a config says wrongly, is refused; clipping clips, schedules and early stops are as told."""
+"""What cannot be done, or a config says wrongly, is refused; clipping clips, schedules and early stops are as told."""
 
 import json
 import os

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,7 +63,8 @@ def test_a_crash_leaves_the_state_before(moment: str, tmp_path: Path, monkeypatc
 def test_what_is_damaged_or_of_another_model_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "state", 1)
     other = TENSORS | {"weights/a": torch.zeros(3, 5)}
-    with pytest.raises(state.StateError, match=r"another model: 1 weights differ.*weights/a: got \(3, 4\), expected \(3, 5\)"):
+    message = r"another model: 1 weights differ.*weights/a: got \(3, 4\), expected \(3, 5\)"
+    with pytest.raises(state.StateError, match=message):
         state.read_tensors(tmp_path / "state", other, alone=True)
     weights = next((tmp_path / "state").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:20])
@@ -79,7 +81,8 @@ def test_what_is_damaged_or_of_another_model_is_refused(tmp_path: Path) -> None:
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True, check=False)
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+    mounted = subprocess.run(command, capture_output=True, check=False)
     if mounted.returncode:
         pytest.skip(f"no small disk to fill, as only root may mount one: {mounted.stderr.decode().strip()}")
     yield disk
@@ -96,7 +99,7 @@ def test_a_full_disk_leaves_the_state_before_and_nothing_half_written(
     run.export("bundle")
     before = sorted(small_disk.rglob("*"))
     room = 20_000  # less than the weights need
-    (small_disk / "filler").write_bytes(b"0" * (os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize - room))
+    (small_disk / "filler").write_bytes(b"0" * (shutil.disk_usage(small_disk).free - room))
     with pytest.raises(state.StateError, match=r"needs .* MB, the disk has 0.0 MB left.*Nothing was written"):
         run.trainer.save(run.state_folder)
     with pytest.raises(state.StateError, match="a policy bundle needs"):

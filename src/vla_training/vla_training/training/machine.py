@@ -1,4 +1,4 @@
-"""A training config and a device in, Hugging Face Accelerate set up for them out; what this machine cannot do is refused.
+"""A training config and a device in, Hugging Face Accelerate set up for them out; what cannot be done here is refused.
 
 How many processes there are, on how many machines, is told by `torchrun` or `accelerate launch`.
 """
@@ -50,8 +50,8 @@ def check_device(device: str, precision: str) -> None:
     if device not in DEVICES:
         raise ConfigError(f"--device: got '{device}'; {nearest(device, DEVICES)}")
     if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: no GPU that PyTorch can use here; use --device cpu, or install a driver and a "
-                          f"PyTorch built for it (this one is {torch.__version__})")
+        raise ConfigError("--device cuda: no GPU that PyTorch can use here; use --device cpu, or install a driver and "
+                          f"a PyTorch built for it (this one is {torch.__version__})")
     if device == "cpu" and precision == "fp16":
         raise ConfigError("precision fp16: got a CPU, expected a GPU, as its small numbers need a loss scaler there; "
                           "use bf16 or fp32")
@@ -62,8 +62,8 @@ def check_device(device: str, precision: str) -> None:
 def check_batches(stages: tuple[Stage, ...], config: TrainingConfig, processes: int) -> None:
     """Raises: ConfigError where a batch does not fall into equal pieces for the processes and their micro batches."""
     pieces = processes * config.accumulation_steps
-    for name, size in [("batch_size", stage.batch_size) for stage in stages] + [("scene_batch_size",
-                                                                                 config.scene_batch_size)]:
+    sizes = [("batch_size", stage.batch_size) for stage in stages]
+    for name, size in [*sizes, ("scene_batch_size", config.scene_batch_size)]:
         if size % pieces:
             raise ConfigError(f"{name}: got {size} for {processes} processes with {config.accumulation_steps} micro "
                               f"batches each, expected a multiple of {pieces}; use {-(-size // pieces) * pieces}")
@@ -84,9 +84,10 @@ def deepspeed_plugin(config: TrainingConfig, device: str) -> DeepSpeedPlugin:
     if not isinstance(settings, dict) or not isinstance(settings.get("zero_optimization"), dict):
         raise ConfigError(f"deepspeed: {path}: got no zero_optimization, expected at least "
                           '{"zero_optimization": {"stage": 2}}')
-    if settings["zero_optimization"].get("stage") not in (0, 1, 2):
-        raise ConfigError(f"deepspeed: {path}: got zero_optimization.stage {settings['zero_optimization'].get('stage')}, "
-                          "expected 0, 1 or 2; to split the weights themselves use parallel fsdp2")
+    stage = settings["zero_optimization"].get("stage")
+    if stage not in (0, 1, 2):
+        raise ConfigError(f"deepspeed: {path}: got zero_optimization.stage {stage}, expected 0, 1 or 2; to split the "
+                          "weights themselves use parallel fsdp2")
     if device != "cuda":
         raise ConfigError("deepspeed: got --device cpu, expected GPUs; use --device cuda on a machine with some, or "
                           "parallel fsdp2")

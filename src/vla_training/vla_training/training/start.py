@@ -1,4 +1,4 @@
-"""A config and its data in, what a run begins with out: weights, tokenizer, normalisers; new, grounded, or of a bundle."""
+"""A config and its data in, what a run begins with out: weights, tokenizer and normalisers, new or of a bundle."""
 
 from __future__ import annotations
 

@@ -116,7 +116,8 @@ class Stepper:
         if problem:
             raise problem
         if failed:
-            raise VlaError(f"stopped, as {failed} of {self.accelerator.num_processes} processes failed; see what they say")
+            raise VlaError(f"stopped, as {failed} of {self.accelerator.num_processes} processes failed; see what they "
+                           "say")
 
     def means(self, sums: Parts, counts: Parts) -> dict[str, float]:
         """Every part of the loss, and `loss`, their weighed sum."""

@@ -100,7 +100,10 @@ class Trainer:
             raise
 
     def resume(self, folder: Path) -> None:
-        """Go on from what `save` wrote. Raises: ConfigError where there is nothing, StateError where it does not fit."""
+        """Go on from what `save` wrote.
+
+        Raises: ConfigError where there is nothing, StateError where it does not fit.
+        """
         folder, progress = state.find(folder)
         scaler = progress.pop("scaler")
         if scaler and self._accelerator.scaler:
@@ -145,7 +148,7 @@ class Trainer:
                 "wait_share": waited_s / seconds, "memory_bytes": peak_memory_bytes(self._accelerator.device)}, stop
 
     def _agree(self, sums: Parts, started: float) -> tuple[Parts, bool, float]:
-        """What all processes must see alike: the sums of all, whether one was asked to stop, the first one's seconds."""
+        """What all processes must see alike: the sums of all, whether one was asked to stop, the first's seconds."""
         main = self._accelerator.is_main_process
         own = {"stop": torch.tensor(float(bool(self.stop))),
                "seconds": torch.tensor((time.monotonic() - started) if main else 0.0, dtype=torch.float64)}
