@@ -170,6 +170,8 @@ def _dimensions(column: Column, size: int) -> tuple[str, ...]:
 def _take_stamps(found: Survey, stamps: NDArray[Any], key: str) -> None:
     """Rate and gaps of an episode. Whole numbers are nanoseconds, others seconds."""
     stamps = stamps.reshape(len(stamps), -1)[:, 0]
+    if stamps.dtype.kind == "u":
+        stamps = stamps.astype(np.int64)  # unsigned ones would wrap where time goes back
     seconds = (stamps - stamps[:1]) / (NS_PER_S if stamps.dtype.kind in "iu" else 1.0)
     steps = np.diff(seconds.astype(np.float64))
     if not len(steps):
