@@ -64,8 +64,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     count.add_argument("--episodes", type=_count, default=10, help="episodes in all, going round the tasks")
     count.add_argument("--per-task", type=_count, default=None, help="episodes of each task")
     count.add_argument("--chains", type=_count, default=None,
-                       help="chains of five instructions without a reset between them, instead of single tasks (not over "
-                            "ROS)")
+                       help="chains of five instructions without a reset between them (not over ROS)")
     parser.add_argument("--control", default="none", choices=tuple(CONTROLS),
                         help="does it look and read? grey images, or swapped words in the instruction (not over ROS)")
     parser.add_argument("--seed", type=_seed, default=FIRST_SEED, help="first scene seed")
