@@ -131,8 +131,8 @@ class TrainingConfig(StrictModel):
             raise ValueError(f"got deepspeed with parallel {self.parallel}; give one of them")
         if self.precision == "fp16" and (self.deepspeed or self.parallel == "fsdp2"):
             other = "deepspeed" if self.deepspeed else "parallel fsdp2"
-            raise ValueError(f"got precision fp16 with {other}, whose split gradients have no loss scaler here; use bf16 "
-                             "or fp32")
+            raise ValueError(f"got precision fp16 with {other}, whose split gradients have no loss scaler here; use "
+                             "bf16 or fp32")
         if self.parallel == "fsdp2" and self.adapt.lora and self.adapt.lora.four_bit:
             raise ValueError("got adapt.lora.four_bit with parallel fsdp2; weights of 4 bits are not split: use ddp")
         if self.scenes and not self.losses.grounding_weight:
