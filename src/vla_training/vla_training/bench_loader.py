@@ -146,7 +146,7 @@ def public_lerobot(source: Source, data: TrainingData, load: Load, python: str) 
     if prepared.data.spec.format != "lerobot":
         return None
     script = Path(__file__).with_name("bench_lerobot.py")
-    if subprocess.run([python, script, "--there"], capture_output=True, check=False).returncode:
+    if subprocess.run([python, "-P", script, "--there"], capture_output=True, check=False).returncode:
         return None
     asked = {
         "folder": source.path,
@@ -155,7 +155,7 @@ def public_lerobot(source: Source, data: TrainingData, load: Load, python: str) 
         "chunk_s": [frame / prepared.data.spec.rate_hz for frame in range(chunk_frames(prepared, data.model))],
         "warm_up": WARM_UP,
     } | asdict(load)
-    done = subprocess.run([python, script, json.dumps(asked)], capture_output=True, text=True, check=False)
+    done = subprocess.run([python, "-P", script, json.dumps(asked)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise DataError(f"{source.path}: lerobot in {python} failed: {done.stderr.strip()[-300:]}")
     return Speed("public lerobot", float(done.stdout.split()[-1]), None)
