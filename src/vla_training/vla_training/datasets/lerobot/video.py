@@ -22,6 +22,7 @@ PIXEL_FORMAT = "yuv444p"  # full colour resolution: at policy resolution a block
 QUALITY_CRF = "12"
 KEYFRAME_EVERY = "2"  # as LeRobot does: any frame can be reached quickly
 OPEN_VIDEOS = 16  # files that a process keeps open
+DECODE_ON_FRAMES = 2  # a key frame no farther ahead is reached faster by decoding than by seeking
 # A fork shares its parent's file offsets, so it opens its own; it must not even close those of its parent, for then a
 # decoder may wait for threads that only the parent has.
 _INHERITED: list[OrderedDict[Path, VideoFile]] = []
@@ -70,6 +71,7 @@ class VideoFile:
         self._stream: Any = self._container.streams.video[0]
         self._stream.thread_count = 1  # also: no threads that a forked process would miss
         self._seconds = float(self._stream.time_base)
+        self._decode_on_s = DECODE_ON_FRAMES / float(self._stream.average_rate or 30)
         entries = self._stream.index_entries
         # The index counts decoding times; frames are shown later than decoded by what makes room for reordering.
         delay = (self._stream.start_time or 0) - entries[0].timestamp if len(entries) else 0
@@ -93,7 +95,7 @@ class VideoFile:
         """Decode on from where the last frame was, or from the last key frame before `time_s` if that is nearer."""
         key = bisect.bisect_right(self._key_seconds, time_s + tolerance_s) - 1
         here = self._ahead[0] if self._ahead else float("inf")
-        ahead_of_us = key >= 0 and self._key_seconds[key] > here + tolerance_s
+        ahead_of_us = key >= 0 and self._key_seconds[key] > here + self._decode_on_s + tolerance_s
         if here > time_s + tolerance_s or ahead_of_us:
             self._seek(key, time_s)
         while self._ahead is not None and self._ahead[0] < time_s - tolerance_s:
