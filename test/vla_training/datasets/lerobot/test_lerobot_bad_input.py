@@ -54,9 +54,14 @@ OPENING: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda root: edit_info(root, codebase_version="v1.6"),
         r"codebase_version is v1\.6, expected one",
     ),
-    "no features": (
-        lambda root: edit_info(root, fps=None, data_path="data/{chunk}.parquet"),
+    "another path": (
+        lambda root: edit_info(root, data_path="data/{chunk}.parquet"),
         r"data_path 'data/\{chunk\}",
+    ),
+    "no rate": (lambda root: edit_info(root, fps=None), r"info\.json: expected fps as a number, and dtype, shape"),
+    "a feature without type": (
+        lambda root: edit_info(root, features={"a": {}}),
+        r"every feature; got KeyError\('dtype'\)",
     ),
     "no episodes": (lambda root: shutil.rmtree(root / "meta/episodes"), r"no meta/episodes/.* in it; the recording"),
     "cut episodes": (
