@@ -13,7 +13,9 @@ setup(
     python_requires=">=3.11,<3.14",
     install_requires=[
         "setuptools",
+        "accelerate>=1.15,<2",
         "av",
+        "backports.zstd",
         "google-crc32c",
         "jinja2",
         "matplotlib",
@@ -30,6 +32,7 @@ setup(
         "torch",
     ],
     extras_require={
+        "deepspeed": ["deepspeed"],  # for `deepspeed` in a training file, on machines with NVIDIA GPUs
         "four_bit": ["bitsandbytes>=0.50"],  # QLoRA, on a machine with an NVIDIA GPU
         "wandb": ["wandb"],  # for `watch.wandb` in a training file
         "rlds": ["tensorflow-cpu", "tensorflow-datasets"],  # for tfds itself; the rlds reader needs neither

@@ -24,7 +24,7 @@ from vla_policy.types import Pose
 
 BRINGUP = ["ros2", "launch", "vla_policy", "bringup.launch.py"]
 SENTENCES = sorted(
-    {phrase.format(colour=colour) for task in TASKS.values() for phrase in task.phrases for colour in BLOCKS}
+    {phrase.format(colour=one, other=one) for task in TASKS.values() for phrase in task.phrases for one in BLOCKS}
 )
 SILENT_SOON_S = 3.0
 

@@ -40,7 +40,7 @@ def bundle_folder(folder: Path) -> Path:
         return find_policy("tabletop")
     except ConfigError:
         sentences = [
-            phrase.format(colour=colour) for task in TASKS.values() for phrase in task.phrases for colour in BLOCKS
+            phrase.format(colour=one, other=one) for task in TASKS.values() for phrase in task.phrases for one in BLOCKS
         ]
         return write_bundle(folder / "bundle", "tabletop", sentences)
 

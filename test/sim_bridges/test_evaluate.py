@@ -11,6 +11,7 @@ import pytest
 from bundles import write_bundle
 
 from sim_bridges.evaluate import evaluate, main, parse_arguments
+from sim_bridges.evaluation.controls import swapped
 from sim_bridges.evaluation.trials import episode_trials
 from sim_bridges.registry import UNSEEN_SEED
 from sim_bridges.tabletop.scene import BLOCKS
@@ -18,11 +19,13 @@ from sim_bridges.tabletop.tasks import TASKS
 from vla_policy.errors import ConfigError
 
 SENTENCES = sorted(
-    phrase.format(colour=colour, other=other)
-    for task in TASKS.values()
-    for phrase in task.phrases
-    for colour in BLOCKS
-    for other in BLOCKS
+    {
+        phrase.format(colour=colour, other=other)
+        for task in TASKS.values()
+        for phrase in task.phrases
+        for colour in BLOCKS
+        for other in BLOCKS
+    }
 )
 KNOWN = ("lift", "open", "press")
 
@@ -154,6 +157,44 @@ def test_chains_are_counted_in_a_row(tmp_path: Path) -> None:
     episodes = evaluate(parse_arguments(options))
     assert len(episodes) == 5 and all(episode.success for episode in episodes)
     assert json.loads((tmp_path / "results.json").read_text())["chains"]["average_length"] == 5.0
+
+
+def test_chains_are_played_in_processes_and_reported(bundle: Path, tmp_path: Path) -> None:
+    arguments = ["--policy", str(bundle), "--chains", "3", "--seed", "4", "--time-limit", "0.5"]
+    alone = evaluate(parse_arguments([*arguments, "--output", str(tmp_path)]))
+    together = evaluate(parse_arguments([*arguments, "--workers", "2"]))
+    assert [(r.task, r.seed, r.reason) for r in alone] == [(r.task, r.seed, r.reason) for r in together]
+    assert [r.seed for r in alone] == [4, 5, 6]  # an untrained policy fails at the first instruction
+    chains = json.loads((tmp_path / "summary.json").read_text())["chains"]
+    assert (chains["chains"], chains["length"], chains["average_length"]) == (3, 5, 0.0)
+    assert [len(row["steps"]) for row in chains["rows"]] == [5, 5, 5]
+    assert (tmp_path / "chains.png").stat().st_size > 0
+
+
+def test_the_controls_change_what_the_policy_gets(bundle: Path) -> None:
+    plain, grey, swapped = (
+        evaluate(parse_arguments([*options_for(bundle), *control]))
+        for control in ((), ("--control", "grey"), ("--control", "swapped"))
+    )
+    assert not np.array_equal(plain[1].commands, grey[1].commands)
+    assert not np.array_equal(plain[1].commands, swapped[1].commands)  # lift_red_block
+    assert np.array_equal(plain[0].commands, swapped[0].commands)  # press_button has no word to swap
+
+
+@pytest.mark.parametrize(
+    ("said", "heard"),
+    [
+        ("put the red block on the blue block", "put the green block on the yellow block"),
+        ("turn on the light", "turn off the light"),
+        ("turn the lamp off", "turn the lamp on"),
+        ("push the yellow block to the left", "push the red block to the right"),
+        ("drag the red block to the white pad", "drag the green block to the black pad"),
+        ("pull out the drawer", "pull shut the drawer"),
+        ("press the button", "press the button"),
+    ],
+)
+def test_swapped_words_ask_for_something_else(said: str, heard: str) -> None:
+    assert swapped(said) == heard
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

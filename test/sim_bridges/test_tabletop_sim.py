@@ -168,10 +168,11 @@ def test_scatter_gives_places_of_all_things_and_no_task(sim):
         places = sim.positions()
         tools.append(sim.arm.position)
         held += any(np.linalg.norm(places[f"{colour}_block"] - tools[-1]) < 0.02 for colour in BLOCKS)
-    assert set(places) == {"red_block", "green_block", "blue_block", "yellow_block", "drawer", "button"}
+    things = {"white_pad", "black_pad", "drawer", "drawer_inside", "button", "light"}
+    assert set(places) == things | {f"{colour}_block" for colour in BLOCKS}
     assert sim.goal is None and not sim.success()
-    assert np.ptp(tools, axis=0) == pytest.approx([0.3, 0.45, 0.25], abs=0.12)
-    assert 1 <= held <= 15
+    assert np.ptp(tools, axis=0) == pytest.approx([0.35, 0.6, 0.28], abs=0.1)
+    assert 5 <= held <= 20  # two in five
     with pytest.raises(VlaError, match="no task.*reset"):
         sim.target_position()
 

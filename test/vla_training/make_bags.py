@@ -14,7 +14,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
@@ -147,10 +147,13 @@ def record_of(contract: RobotContract, seconds: float = 2.0, **changes: Any) -> 
     return EpisodeRecord(**fields | changes)
 
 
-def write_bag(folder: Path, sent: list[Message], record: EpisodeRecord | None) -> Path:
+def write_bag(folder: Path, sent: list[Message], record: EpisodeRecord | None, zstd: bool = False) -> Path:
     """A rosbag2 folder with the messages in the order given, and the record, if any. Returns the MCAP file."""
     kinds = {topic: msg.__msgtype__ for _, topic, msg in sent}
-    with Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+    writer = Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP)
+    if zstd:
+        writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+    with writer:
         connections = {topic: writer.add_connection(topic, kind, typestore=types()) for topic, kind in kinds.items()}
         for received_ns, topic, msg in sent:
             writer.write(connections[topic], received_ns, types().serialize_cdr(msg, kinds[topic]))

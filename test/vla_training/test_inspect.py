@@ -90,7 +90,19 @@ def test_dropped_frames_are_found_by_their_timestamps() -> None:
     assert found.gaps == [Gap("sets/made_up/file-1", 11, 3), Gap("sets/made_up/file-2", 4, 1)]
     assert found.dropped_frames == 4
     assert list(found.findings()) == [
-        "timestamps: 4 frames are missing in 2 gaps, the longest, of 3, behind sets/made_up/file-1, frame 11"]
+        "frames: 4 are missing in 2 gaps, the longest, of 3, behind sets/made_up/file-1, frame 11"]
+
+
+def test_frames_that_repeat_the_one_before_are_dropped_ones() -> None:
+    source = MadeUp()
+    source.spec.columns["observation.held"] = Column("bool", ())
+    for columns in source.data:
+        columns["observation.held"] = np.zeros(len(columns["timestamp"]), np.bool_)
+    assert findings(source) == []
+    source.data[0]["observation.held"][[3, 4, 19]] = True
+    found = survey(source)
+    assert found.gaps == [Gap("sets/made_up/file-0", 2, 2), Gap("sets/made_up/file-0", 18, 1)]
+    assert found.dropped_frames == 3 and "observation.held" not in found.columns
 
 
 def test_stamps_in_nanoseconds_that_jitter_are_no_gaps() -> None:

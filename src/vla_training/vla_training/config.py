@@ -64,7 +64,7 @@ class TrainingConfig(StrictModel):
     exported; null: the newest weights are.
     precision: of the arithmetic; weights are float32 in all. parallel: how several processes share the model: `ddp`,
     each holds all of it, or `fsdp2`, each holds its share of the weights, gradients and optimizer state. deepspeed:
-    a DeepSpeed JSON file, which takes the place of `parallel`.
+    a DeepSpeed JSON file (ZeRO 0, 1 or 2; its state holds DeepSpeed's own files), in place of `parallel`.
     """
 
     datasets: tuple[Source, ...] = ()
@@ -129,8 +129,10 @@ class TrainingConfig(StrictModel):
                              "patience out")
         if self.deepspeed and self.parallel != "ddp":
             raise ValueError(f"got deepspeed with parallel {self.parallel}; give one of them")
-        if self.parallel == "fsdp2" and self.precision == "fp16":
-            raise ValueError("got precision fp16 with parallel fsdp2; use bf16 or fp32")
+        if self.precision == "fp16" and (self.deepspeed or self.parallel == "fsdp2"):
+            other = "deepspeed" if self.deepspeed else "parallel fsdp2"
+            raise ValueError(f"got precision fp16 with {other}, whose split gradients have no loss scaler here; use "
+                             "bf16 or fp32")
         if self.parallel == "fsdp2" and self.adapt.lora and self.adapt.lora.four_bit:
             raise ValueError("got adapt.lora.four_bit with parallel fsdp2; weights of 4 bits are not split: use ddp")
         if self.scenes and not self.losses.grounding_weight:

@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from vla_policy.errors import VlaError
+from vla_policy.errors import DataError, VlaError
 from vla_training.datasets.lerobot.from_source import Conversion, Outcome, convert, plan_conversion
 from vla_training.datasets.registry import READERS, open_source
 from vla_training.provenance import provenance
@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcome = _convert(plan, options.workers, provenance("convert", arguments), console)
     except VlaError as problem:
         console.print(str(problem), style="red", markup=False, soft_wrap=True)
+        if isinstance(problem, DataError) and not options.skip_bad:
+            console.print("--skip-bad leaves out episodes that cannot be read, and goes on from here")
         return 1
     except KeyboardInterrupt:
         console.print("interrupted; run the same command again to go on")
@@ -62,11 +64,11 @@ def _convert(plan: Conversion, workers: int, command: dict[str, str], console: C
 
 def _report(console: Console, output: Path, outcome: Outcome) -> None:
     resumed = f", {outcome.resumed} parts of them by an earlier run" if outcome.resumed else ""
-    console.print(f"{output}: {outcome.episodes} episodes, {outcome.frames} frames{resumed}", markup=False)
-    for skip in outcome.skipped[:LISTED]:
-        console.print(f"  left out: {skip.reason}", markup=False)
+    lines = [f"{output}: {outcome.episodes} episodes, {outcome.frames} frames{resumed}"]
+    lines += [f"  left out: {skip.reason}" for skip in outcome.skipped[:LISTED]]
     if len(outcome.skipped) > LISTED:
-        console.print(f"  … {len(outcome.skipped)} in all, see {output / 'meta/conversion.json'}", markup=False)
+        lines.append(f"  … {len(outcome.skipped)} in all, see {output / 'meta/conversion.json'}")
+    console.print("\n".join(lines), markup=False, soft_wrap=True)
 
 
 def _positive(text: str) -> int:

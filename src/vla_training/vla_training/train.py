@@ -6,10 +6,10 @@
 OUTPUT/bundle is the newest policy, OUTPUT/best the one with the lowest validation loss. Ctrl-C or SIGTERM saves and
 ends; `--resume` goes on exactly where it stopped; a second Ctrl-C ends at once.
 
-Several processes share every batch, on one machine or many, when torchrun or accelerate starts them; on a CPU set
-`threads: 1`:
+Several processes share every batch, on one machine or many, when torchrun starts them (on a CPU with `threads: 1`),
+or, on GPUs, accelerate, which starts one process only where it finds none:
 `torchrun --nproc-per-node 2 -m vla_training.train config/training/tabletop.yaml --output outputs/run`
-`accelerate launch --num_processes 2 -m vla_training.train config/training/tabletop.yaml --output outputs/run`
+`accelerate launch --multi_gpu --num_processes 2 -m vla_training.train config/training/tabletop.yaml --output O`
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="train", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("config", type=Path, help="config/training/*.yaml or config/models/*.yaml")
-    parser.add_argument("--data", type=Path, nargs="+", default=(), help="folders to learn from, instead of the config's")
+    parser.add_argument("--data", type=Path, nargs="+", default=(), help="folders to learn from, not the config's")
     parser.add_argument("--robot", default="tabletop", help="robot contract: a name or a path")
     parser.add_argument("--output", type=Path, required=True, help="folder of the run")
     parser.add_argument("--resume", action="store_true", help="go on where the run in --output stopped")

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fabricated import tabletop, write_dataset
+from make_bags import record_episode
+from make_bags import tabletop as tabletop_of
 
 from vla_policy.contract import ActionKind, RobotContract
-from vla_policy.errors import ConfigError
+from vla_policy.errors import ConfigError, DataError
 from vla_policy.model.config import ModelConfig
 from vla_policy.model.tokenizer import Tokenizer
 from vla_policy.observation.resize import resize_image
@@ -120,3 +122,22 @@ def test_a_recording_of_ours_trains_with_its_path_alone(tmp_path: Path) -> None:
     assert data.sources[0].rates.rows_per_frame == 4 and data.sources[0].place is not None
     windows = data.train(Tokenizer.build(data.instructions), data.statistics.normalizers, STILL)
     assert windows[Draw(0, 0, 4)].arm_BWKA.shape == (1, 4, 8, 6)
+
+
+def test_bags_train_with_their_path_alone_and_only_for_their_contract(tmp_path: Path) -> None:
+    contract = tabletop_of(32)
+    record_episode(tmp_path / "bags/one", contract)
+    model = ModelConfig(image_size=32, history_length=4, proprioception_joints=("finger_joint",), text_length=8)
+    source = Source(path=str(tmp_path / "bags"))
+    data = open_training_data([source], contract, model)
+    windows = data.train(Tokenizer.build(data.instructions), data.statistics.normalizers, STILL)
+    batch = windows[Draw(0, 0, 4)]
+    window = windows.window(Draw(0, 0, 4))
+    reader = open_source(source.path)
+    frames, _ = windows.frames_of(window, 4)
+    assert frames.tolist() == (window.start + 4 * np.arange(4)).tolist()  # a look every execute_rows rows
+    published = reader.columns(0, ["action"])["action"][frames[1] : frames[1] + 8]
+    assert np.allclose(batch.arm_BWKA[0, 1], data.statistics.action.apply(published[:, :6]), atol=1e-6)
+    slow = contract.model_copy(update={"action": contract.action.model_copy(update={"rate_hz": 10.0})})
+    with pytest.raises(DataError, match="action rate_hz: the data was recorded with 20, contract 'tabletop' has 10"):
+        open_training_data([source], slow, model)

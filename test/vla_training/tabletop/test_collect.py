@@ -1,5 +1,6 @@
 """Collecting in the simulator: valid datasets, repeatable episodes, clean labels under noise, places."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -9,9 +10,16 @@ from fabricated import tabletop
 
 from sim_bridges.tabletop.sim import TabletopSim
 from vla_policy.errors import VlaError
-from vla_training.tabletop.collect import main, parse_counts
-from vla_training.datasets.lerobot import LeRobotDataset
-from vla_training.tabletop.demonstrator import MAX_STEP_M, Disturbance, Noise, Recording, demonstrate
+from vla_training.datasets.lerobot import LeRobotSource
+from vla_training.tabletop.collect import CHAIN, main, make_jobs, parse_counts
+from vla_training.tabletop.demonstrator import (
+    MAX_STEP_M,
+    Disturbance,
+    Noise,
+    Recording,
+    demonstrate,
+    demonstrate_chain,
+)
 from vla_training.tabletop.sentences import all_sentences
 
 SMALL = Recording(image_size=32)
@@ -40,9 +48,9 @@ def test_collect_writes_a_dataset_and_what_it_did(tmp_path: Path) -> None:
         ]
     )
     assert status == 0
-    dataset = LeRobotDataset(tmp_path / "set")
+    dataset = LeRobotSource(tmp_path / "set")
     assert [episode.extra["seed"] for episode in dataset.episodes] == [5, 6]
-    assert dataset.fps == 5 and dataset.features["action"].shape == (4, 7)
+    assert dataset.spec.rate_hz == 5 and dataset.spec.columns["action"].shape == (4, 7)
     facts = json.loads((tmp_path / "set/meta/collection.json").read_text())
     assert facts["report"]["press_button"]["kept"] == 2
     assert "press_button=2" in facts["provenance"]["command"]
@@ -55,7 +63,7 @@ def test_an_existing_folder_is_not_overwritten(tmp_path: Path, capsys: pytest.Ca
 
 def test_the_same_seed_gives_the_same_demonstration(sim: TabletopSim) -> None:
     first, second = (demonstrate(sim, tabletop(), "push_left", 3, SMALL) for _ in range(2))
-    assert first.success and first.instruction == second.instruction
+    assert first.success and first.episode == second.episode
     assert all(np.array_equal(first.columns[key], second.columns[key]) for key in first.columns)
 
 
@@ -100,6 +108,38 @@ def test_the_recorded_place_is_the_side_that_a_push_must_touch(sim: TabletopSim)
     assert shown.columns["observation.target_position"][0] == pytest.approx(
         sim.target_position() + [0, 0.05, 0], abs=1e-6
     )
+
+
+def test_the_recorded_place_moves_on_once_the_block_is_in_the_hand(sim: TabletopSim) -> None:
+    calm = Recording(image_size=32, noise=Noise(share=0.0, start_share=0.0))
+    places = demonstrate(sim, tabletop(), "put_in_drawer", 0, calm).columns["observation.target_position"]
+    sim.reset("put_in_drawer", 0)
+    assert places[0] == pytest.approx(sim.target_position(), abs=1e-6)
+    inside = sim.positions()["drawer_inside"]
+    assert np.linalg.norm(places - inside, axis=1).min() < 0.01
+
+
+def test_a_chain_gives_an_episode_for_each_task_that_begins_where_the_last_one_ended(sim: TabletopSim) -> None:
+    shown = demonstrate_chain(sim, tabletop(), 3, SMALL)
+    chain = sim.draw_chain(3)
+    assert [one.episode.task for one in shown] == [step.task for step in chain.steps]
+    assert all(one.success for one in shown)
+    for earlier, later in itertools.pairwise(shown):
+        ways = later.columns["observation.pose"][0] - earlier.columns["observation.pose"][-1]
+        assert np.linalg.norm(ways[:3]) < 0.15  # the arm did not jump: a frame is at most 9 cm
+    again = demonstrate_chain(sim, tabletop(), 3, SMALL)
+    assert all(np.array_equal(a.columns["action"], b.columns["action"]) for a, b in zip(shown, again, strict=True))
+
+
+def test_collecting_chains_writes_their_tasks(tmp_path: Path) -> None:
+    arguments = ["--output", str(tmp_path / "set"), "--episodes", "0", "--chains", "1", "--workers", "1"]
+    assert main([*arguments, "--image-size", "32", "--first-seed", "3"]) == 0
+    dataset = LeRobotSource(tmp_path / "set")
+    assert len(dataset.episodes) == 5 and {episode.extra["seed"] for episode in dataset.episodes} == {3}
+
+
+def test_tasks_and_chains_come_in_turn() -> None:
+    assert make_jobs({"push_left": 1, CHAIN: 2}, 7) == [("push_left", 7), (CHAIN, 7), (CHAIN, 8)]
 
 
 def test_every_instruction_of_the_simulator_is_among_the_sentences(sim: TabletopSim) -> None:

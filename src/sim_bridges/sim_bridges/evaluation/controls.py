@@ -13,17 +13,11 @@ from vla_policy.types import ActionChunk, Observation
 GREY = 127
 SWAPS = {  # each word becomes the next in its ring, so that every sentence asks for something else
     word: ring[(place + 1) % len(ring)]
-    for ring in (
-        ("red", "green", "blue", "yellow"),
-        ("left", "right"),
-        ("open", "close"),
-        ("out", "shut"),
-        ("on", "off"),
-        ("white", "black"),
-    )
+    for ring in (("red", "green", "blue", "yellow"), ("left", "right"), ("open", "close"), ("out", "shut"),
+                 ("on", "off"), ("white", "black"))
     for place, word in enumerate(ring)
 }
-TWO_MEANINGS = ("on the",)  # here "on" says where a block goes, not how the light shall be
+TWO_MEANINGS = ("block on",)  # here "on" says where a block goes, not how the light shall be
 
 
 class Misled:
@@ -60,10 +54,8 @@ def grey(observation: Observation) -> Observation:
 def swapped(instruction: str) -> str:
     """The sentence with its colours, sides and directions exchanged; without such words it stays as it is."""
     words = instruction.split()
-    return " ".join(
-        word if " ".join(words[place : place + 2]) in TWO_MEANINGS else SWAPS.get(word, word)
-        for place, word in enumerate(words)
-    )
+    return " ".join(word if " ".join(words[max(0, place - 1):place + 1]) in TWO_MEANINGS else SWAPS.get(word, word)
+                    for place, word in enumerate(words))
 
 
 CONTROLS: dict[str, Callable[[SteppedPolicy], SteppedPolicy]] = {

@@ -97,9 +97,8 @@ def _outcomes(state: TabletopState, task: Task) -> Iterator[tuple[tuple[str, ...
             yield (colour,), state.moved(colour, DRAWER)
         elif task.family is Family.SLIDE and task.destination not in state.places:
             yield (colour,), state.moved(colour, task.destination)
-        elif task.family is Family.PUSH and state.held is None and state.place(colour) == TABLE:
-            if task.direction < 0 or not state.drawer_open:  # its handle is in the way on the right
-                yield (colour,), state.moved(colour, PUSHED)
+        elif task.family is Family.PUSH and _can_be_pushed(state, colour, task.direction):
+            yield (colour,), state.moved(colour, PUSHED)
 
 
 def _within_reach(state: TabletopState, colour: str) -> bool:
@@ -110,6 +109,12 @@ def _within_reach(state: TabletopState, colour: str) -> bool:
     if place in (DRAWER, PUSHED):
         return False
     return state.base is None or place == STACKED
+
+
+def _can_be_pushed(state: TabletopState, colour: str, direction: int) -> bool:
+    """Whether there is room; on the right the handle of an open drawer is in the way."""
+    free = direction < 0 or not state.drawer_open
+    return free and state.held is None and state.place(colour) == TABLE
 
 
 def _can_let_go(state: TabletopState) -> bool:

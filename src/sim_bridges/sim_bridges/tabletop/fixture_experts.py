@@ -61,8 +61,10 @@ def press(hand: Hand, goal: Goal, start: Vector) -> Vector:
 
 
 def light(hand: Hand, goal: Goal, start: Vector) -> Vector:
-    """Press where the light is not as asked, rising first where the button is still down; leave it once it is."""
-    if hand.scene.light_on == (goal.direction > 0) or not hand.scene.button_armed:
+    """Press where the light is not as asked, rising first where the button is still down; stay once it is."""
+    if hand.scene.light_on == (goal.direction > 0):
+        return hand.stay(CLOSED)
+    if not hand.scene.button_armed:
         free = hand.release()
         return hand.rise(0.13, CLOSED) if free is None else free
     return press(hand, goal, start)

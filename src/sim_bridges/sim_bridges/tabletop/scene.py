@@ -39,14 +39,15 @@ PAD_X_M, PAD_Y_M = (0.285, 0.305), {"white": (-0.215, -0.185), "black": (0.005, 
 PAD_HALF_M = 0.045
 LAMP_X_M, LAMP_Y_M = (0.66, 0.70), (0.19, 0.23)
 LIT, UNLIT = np.array([1.0, 0.93, 0.45]), np.array([0.20, 0.22, 0.26])
-CLICK_M, RELEASE_M = 0.010, 0.004  # the button switches when it sinks past the first, again after rising to the second
+CLICK_M, RELEASE_M = 0.010, 0.004  # the button switches when it sinks past the first, anew after rising to the second
 CORRIDOR_M = (0.075, 0.24)  # half width and length kept free on both sides of a block that will be pushed
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a task needs. drawer_m: range of its opening. pushed: blocks whose corridors stay free, the first ones first.
+    """What a task needs. drawer_m: range of its opening.
 
+    pushed: blocks whose corridors stay free, or those of the first ones where there is no room for all.
     light: whether the lamp shines; None leaves it to chance.
     """
 

@@ -33,8 +33,9 @@ SCATTER_LOW_M, SCATTER_HIGH_M = np.array([0.28, -0.36, 0.02]), np.array([0.68, 0
 
 
 class TabletopSim:
-    """A Panda-like arm, four blocks, two pads, a drawer, and a button that switches a lamp. image_size: width and height [pixels].
+    """A Panda-like arm, four blocks, two pads, a drawer, and a button that switches a lamp.
 
+    image_size: width and height [pixels].
     Raises: VlaError for a size that it cannot draw; RenderingError at the first image where OpenGL fails.
     """
 
@@ -129,18 +130,18 @@ class TabletopSim:
         self._begin(draw_goal(step.task, words, step.choice))
         return Episode(step.task, chain.seed, self.goal.instruction)
 
-    def scatter(self, rng: np.random.Generator) -> None:
+    def scatter(self, rng: np.random.Generator, held_share: float = 0.4) -> None:
         """A fresh random scene with the arm anywhere over the table, for cheap pictures with known places.
 
-        Drawer and fingers are anywhere, some blocks lie where tasks bring them, and one time in five one is between the
-        fingers. No task.
+        Drawer and fingers are anywhere, some blocks lie where tasks bring them, and in `held_share` of the scenes one
+        is between the fingers. No task.
         """
         self.scene.shuffle(rng, Layout(drawer_m=(0.0, DRAWER_TRAVEL_M)))
         self.scene.rearrange(rng)
         position, yaw = rng.uniform(SCATTER_LOW_M, SCATTER_HIGH_M), rng.uniform(-0.6, 0.6)
         finger_m = float(rng.choice([0.0, FINGER_OPEN_M, rng.uniform(0.0, FINGER_OPEN_M)]))
         tilt = rotation_matrix(np.array([*rng.normal(0.0, 0.04, 2), yaw]))
-        if rng.random() < 0.2:
+        if rng.random() < held_share:
             self.scene.put_block(str(rng.choice(list(BLOCKS))), position + [0.0, 0.0, 0.002], yaw)
             finger_m = BLOCK_HALF_M
         self.arm.teleport(position, tilt @ TOOL_DOWN, finger_m)

@@ -54,7 +54,8 @@ class Task:
 class Goal:
     """A task with everything drawn.
 
-    target: the thing that the hand first goes to, destination: where that thing goes then, or ""; keys of `Scene.positions`.
+    target: the thing that the hand first goes to. destination: where that thing goes then, or "". Both are keys of
+    `Scene.positions`.
     """
 
     task: str

@@ -141,6 +141,7 @@ class Source(StrictModel):
     full or replace parts of it. cameras: contract camera -> published camera. place: column with the position [m,
     base frame] of what is named.
     normalize: `target` by the statistics of the run, `own` by this source's, for another robot's data.
+    rate_hz: frames a second, where the data set does not say it or says it wrongly.
     resample: allow a rate that differs from the contract's; rows are then joined or split so that the motion stays
     the same.
     paraphrases: YAML file, sentence -> sentences that mean the same; each window draws one.

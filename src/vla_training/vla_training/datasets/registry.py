@@ -12,6 +12,7 @@ from vla_training.datasets.source import EpisodeSource
 READERS = {
     "lerobot": "vla_training.datasets.lerobot:LeRobotSource",
     "calvin": "vla_training.datasets.calvin:CalvinSource",
+    "calvin_play": "vla_training.datasets.calvin:open_play",  # its hours of play, without language: only when named
     "rlds": "vla_training.datasets.rlds:open_rlds",
     "recorded": "vla_training.datasets.recorded:open_recorded",
 }

@@ -64,6 +64,8 @@ def rate_of(source: Source, data: EpisodeSource) -> float:
 def _said(source: Source, data: EpisodeSource, contract: RobotContract) -> Preset:
     """The whole mapping: parts that the source names replace those of the preset, or of a recording of our own."""
     preset = _preset_of(source, data)
+    if source.preset is None and data.spec.format == "calvin" and contract.action.kind is ActionKind.EE_POSE:
+        preset = PRESETS["calvin_absolute"]  # its targets say more than its clipped differences
     if preset is None and source.actions is None:
         preset = _as_recorded(source, data, contract)
     base = preset or Preset(cameras={}, actions=source.actions, state=_state_as_recorded(data.spec.columns))
@@ -79,8 +81,11 @@ def _preset_of(source: Source, data: EpisodeSource) -> Preset | None:
         return PRESETS[source.preset]
     if data.spec.format == "calvin":
         return PRESETS["calvin"]
-    folders = set(data.root.resolve().parts)
-    return next((preset for preset in PRESETS.values() if folders & set(preset.folders)), None)
+    if data.spec.format != "rlds":
+        return None
+    folder = data.root.resolve()
+    names = {folder.name, folder.parent.name}  # of the version, of the data set
+    return next((preset for preset in PRESETS.values() if names & set(preset.folders)), None)
 
 
 def _as_recorded(source: Source, data: EpisodeSource, contract: RobotContract) -> Preset:

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vla_policy.contract import RobotContract
 from vla_policy.errors import DataError
 from vla_policy.model.config import ModelConfig
@@ -73,9 +76,11 @@ class TrainingData:
         normalizers: Normalizers,
         augmentation: Augmentation,
         place_scale: Scale | None = None,
+        kind: type[WindowSet] = WindowSet,
     ) -> WindowSet:
         """Windows to train with. normalizers: of the target's sources; others are scaled by their own statistics."""
-        return self._windows([~side for side in self.held_out], tokenizer, normalizers, augmentation, place_scale)
+        chosen = [~side for side in self.held_out]
+        return self._windows(kind, chosen, tokenizer, normalizers, augmentation, place_scale)
 
     def validation(
         self, tokenizer: Tokenizer, normalizers: Normalizers, place_scale: Scale | None = None
@@ -83,11 +88,12 @@ class TrainingData:
         """Windows of the held-out episodes, images as they are; None where none are held out."""
         if not any(side.any() for side in self.held_out):
             return None
-        return self._windows(self.held_out, tokenizer, normalizers, None, place_scale)
+        return self._windows(WindowSet, self.held_out, tokenizer, normalizers, None, place_scale)
 
     def _windows(
         self,
-        chosen: Sequence[Any],
+        kind: type[WindowSet],
+        chosen: Sequence[NDArray[np.bool_]],
         tokenizer: Tokenizer,
         normalizers: Normalizers,
         augmentation: Augmentation | None,
@@ -99,7 +105,7 @@ class TrainingData:
             else fit_statistics([source], self._contract, self.model, None).normalizers
             for source in self.sources
         ]
-        return WindowSet(
+        return kind(
             self.sources,
             Mixture(self.sources, chosen),
             self._texts(tokenizer),

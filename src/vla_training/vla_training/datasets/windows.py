@@ -87,10 +87,10 @@ class WindowSet(Dataset):
         place_scale: Scale | None,
     ) -> None:
         """normalizers: one a source. augmentation: None draws images as they are. place_scale: None gives no places."""
-        self._sources, self._mixture, self._texts = list(sources), mixture, texts
+        self.sources, self._mixture, self._texts = list(sources), mixture, texts
         self._codecs = [ActionCodec(contract, own.action) for own in normalizers]
         self._normalizers = list(normalizers)
-        self._model, self._seed, self._augmentation = model, seed, augmentation
+        self.model, self._seed, self._augmentation = model, seed, augmentation
         self._place_scale = place_scale if all(source.place for source in sources) else None
 
     @property
@@ -122,26 +122,30 @@ class WindowSet(Dataset):
 
     def window(self, draw: Draw) -> Window:
         """Which window a draw is."""
-        looks = self._model.cameras if self._augmentation is not None else ()
+        looks = self.model.cameras if self._augmentation is not None else ()
         chance = np.random.default_rng([self._seed, draw.step, draw.slot]).random(3 + CHANCES * len(looks))
         number, episode = self._mixture.draw(chance[0])
-        source = self._sources[number]
+        source = self.sources[number]
         last = max(source.lengths[episode] - 1 - (draw.window - 1) * source.rates.stride, 0)
         edge = EDGE_FRAMES if draw.window > 1 else 0
         start = min(max(math.floor(chance[1] * (last + 2 * edge + 1)) - edge, 0), last)
         said = self._texts.rows[number][episode]
         changes = tuple(
-            draw_change(self._augmentation.of(name), self._model.image_size, chance[3 + CHANCES * view :][:CHANCES])
+            draw_change(self._augmentation.of(name), self.model.image_size, chance[3 + CHANCES * view :][:CHANCES])
             for view, name in enumerate(looks)
         )
         return Window(number, episode, start, said[int(chance[2] * len(said))], changes)
 
     def frames_of(self, window: Window, length: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Frames of the episode (W,), and which are real: after the episode's end the last one repeats."""
-        source = self._sources[window.source]
+        source = self.sources[window.source]
         frames = window.start + np.arange(length) * source.rates.stride
         count = source.lengths[window.episode]
         return np.minimum(frames, count - 1), frames < count
+
+    def read_images(self, window: Window, frames: NDArray[np.int64], view: int) -> Sequence[NDArray[np.uint8]]:
+        """The frames of one camera, (S, S, 3) each, before they are changed."""
+        return self.sources[window.source].window_images(window.episode, frames, view)
 
     def _numbers(self, windows: Sequence[Window], length: int) -> dict[str, NDArray[Any] | None]:
         """All but images and text, source by source."""
@@ -161,15 +165,15 @@ class WindowSet(Dataset):
     def _numbers_of(self, index: int, windows: Sequence[Window], length: int) -> dict[str, NDArray[Any] | None]:
         """Those of the windows of one source."""
         source, per_frame, join = (
-            self._sources[index],
-            self._sources[index].rates.rows_per_frame,
-            self._sources[index].rates.join,
+            self.sources[index],
+            self.sources[index].rates.rows_per_frame,
+            self.sources[index].rates.join,
         )
         episode = [window.episode for window in windows]
         count, first = (array[episode][:, None] for array in (source.length_E, source.first))
         frames = np.array([window.start for window in windows])[:, None] + np.arange(length) * source.rates.stride
         real, frames = frames < count, np.minimum(frames, count - 1)
-        rows = frames[..., None] * per_frame + np.arange(self._model.action_chunk_size) * join
+        rows = frames[..., None] * per_frame + np.arange(self.model.action_chunk_size) * join
         whole = (count * per_frame - join + 1)[..., None]
         within = np.minimum(rows, np.maximum(whole - 1, 0))
         arm, gripper = self._codecs[index].encode(source.rows.array[first[..., None] * per_frame + within])
@@ -185,12 +189,12 @@ class WindowSet(Dataset):
         }
 
     def _images(self, windows: Sequence[Window], length: int) -> NDArray[np.uint8]:
-        size, views = self._model.image_size, len(self._model.cameras)
+        size, views = self.model.image_size, len(self.model.cameras)
         out = np.empty((len(windows), length, views, size, size, 3), np.uint8)
         for target, window in zip(out, windows, strict=True):
             frames, _ = self.frames_of(window, length)
             for view in range(views):
-                images = self._sources[window.source].window_images(window.episode, frames, view)
+                images = self.read_images(window, frames, view)
                 for number, image in enumerate(images):
                     if window.changes:
                         change_image(image, window.changes[view], target[number, view])

@@ -19,7 +19,8 @@ from vla_training.datasets.source import Column, EpisodeSource, SourceSpec
 from vla_training.inspection.columns import ColumnTally
 
 STAMPS = ("timestamp", "timestamps", "stamp", "stamp_ns", "timestamp_ns", "time")  # last part of a column's name
-COUNTERS = ("frame_index", "episode_index", "index", "task_index")  # say where a frame is, not what it is
+COUNTERS = ("frame_index", "episode_index", "index", "task_index", "asof")  # say where a frame is, not what it is
+HELD = "held"  # last part of the name of a column that marks frames which repeat the one before, as none came
 WIDEST = 64  # numbers of a frame; wider columns are embeddings and the like, which no person reads
 GAP = 1.5  # periods between two frames from which on one is missing
 RATE_SLACK = 0.02  # that the measured rate may lie off the published one
@@ -28,7 +29,7 @@ MISTAKES_SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Frames missing behind frame `frame` of an episode, by its timestamps."""
+    """Frames missing behind frame `frame` of an episode, by its timestamps or because the frame is repeated there."""
 
     episode: str
     frame: int
@@ -75,7 +76,7 @@ class Survey:
                 yield (f"{name}: {tally.not_finite_rows} rows in {len(tally.not_finite)} episodes are not finite, "
                        f"first {first.value} at {first.episode}, frame {first.frame}")
             constant = tally.constant()
-            if constant:
+            if constant and self.spec.columns[name].dtype != "bool":  # a mark that is never set is no fault
                 yield f"{name}: {', '.join(constant)} never changes"
             for dimension, extreme in tally.outliers():
                 yield (f"{name}: {dimension} is {extreme.value:.4g} at {extreme.episode}, frame {extreme.frame}, far "
@@ -84,7 +85,7 @@ class Survey:
     def _about_frames(self) -> Iterator[str]:
         if self.gaps:
             worst = max(self.gaps, key=lambda gap: gap.missing)
-            yield (f"timestamps: {self.dropped_frames} frames are missing in {len(self.gaps)} gaps, the longest, of "
+            yield (f"frames: {self.dropped_frames} are missing in {len(self.gaps)} gaps, the longest, of "
                    f"{worst.missing}, behind {worst.episode}, frame {worst.frame}")
         if self.rates_hz and self.spec.rate_hz:
             measured = float(np.median(self.rates_hz))
@@ -151,8 +152,11 @@ def _take(found: Survey, columns: Mapping[str, NDArray[Any]], key: str) -> None:
     stamps = next((values for name, values in columns.items() if last_word(name) in STAMPS), None)
     if stamps is not None:
         _take_stamps(found, np.asarray(stamps), key)
+    held = next((values for name, values in columns.items() if last_word(name) == HELD), None)
+    if held is not None:
+        found.gaps += _repeated(np.asarray(held, np.bool_), key)
     for name, values in columns.items():
-        if last_word(name) in (*STAMPS, *COUNTERS) or values.dtype.kind not in "fiub" or not len(values):
+        if last_word(name) in (*STAMPS, *COUNTERS, HELD) or values.dtype.kind not in "fiub" or not len(values):
             continue
         size = values.shape[-1] if values.ndim > 1 else 1
         rows = np.asarray(values, np.float64).reshape(-1, size)
@@ -170,6 +174,8 @@ def _dimensions(column: Column, size: int) -> tuple[str, ...]:
 def _take_stamps(found: Survey, stamps: NDArray[Any], key: str) -> None:
     """Rate and gaps of an episode. Whole numbers are nanoseconds, others seconds."""
     stamps = stamps.reshape(len(stamps), -1)[:, 0]
+    if stamps.dtype.kind == "u":
+        stamps = stamps.astype(np.int64)  # unsigned ones would wrap where time goes back
     seconds = (stamps - stamps[:1]) / (NS_PER_S if stamps.dtype.kind in "iu" else 1.0)
     steps = np.diff(seconds.astype(np.float64))
     if not len(steps):
@@ -182,6 +188,12 @@ def _take_stamps(found: Survey, stamps: NDArray[Any], key: str) -> None:
     found.rates_hz.append(1.0 / period_s)
     for frame in np.flatnonzero(steps > GAP * period_s):
         found.gaps.append(Gap(key, int(frame), round(steps[frame] / period_s) - 1))
+
+
+def _repeated(held: NDArray[np.bool_], key: str) -> list[Gap]:
+    """Runs of frames that repeat the one before them."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], held, [False]])))
+    return [Gap(key, int(start) - 1, int(stop - start)) for start, stop in edges.reshape(-1, 2)]
 
 
 def _first(lines: list[str], what: str) -> Iterator[str]:

@@ -30,13 +30,14 @@ from vla_policy.errors import ConfigError, VlaError
 from vla_policy.policy import Policy
 from vla_policy.resources import find_contract
 from vla_training.datasets.lerobot import Shard, ShardWriter, finalize
-from vla_training.tabletop.demonstrator import Recording, demonstrate, demonstrate_chain, features
 from vla_training.provenance import provenance
+from vla_training.tabletop.demonstrator import Recording, demonstrate, demonstrate_chain, features
 from vla_training.tabletop.workers import workers
 
 CHAIN = "chain"  # in a job, instead of a task: five tasks one after the other
 Job = tuple[str, int]  # task, seed
 Outcome = tuple[str, bool, int]  # task, success, rows
+JOB_DONE: Outcome = ("", True, 0)  # a chain gives several outcomes
 
 
 def collect(
@@ -97,7 +98,7 @@ def _record_shard(
             if one.success:
                 writer.add_episode(one.columns, one.episode.instruction, {"task_name": name, "seed": seed})
             queue.put((name, one.success, one.rows))
-        queue.put((CHAIN, True, 0))
+        queue.put(JOB_DONE)
     sim.close()
     return writer.close()
 
@@ -123,7 +124,7 @@ def _watch(
                 if any(future.done() and future.exception() for future in futures):
                     return report
                 continue
-            if task == CHAIN:  # a job is done
+            if (task, success, rows) == JOB_DONE:
                 progress.advance(bar)
                 continue
             row = report.setdefault(task, {"tried": 0, "kept": 0, "rows": 0})

@@ -25,21 +25,27 @@ from vla_policy.observation.proprioception import proprioception
 from vla_policy.observation.resize import resize_image
 from vla_policy.resources import find_contract
 from vla_training.tabletop.grounding import Scenes, save_scenes
-from vla_training.tabletop.sentences import all_sentences
+from vla_training.tabletop.sentences import Sentence, all_sentences
 from vla_training.tabletop.workers import workers
 
+HELD_SHARE = 0.4
 BATCH = (
     250  # scenes per piece of work; each piece has its own random stream, so the worker count changes nothing
 )
 
 
 def make_scenes(
-    folder: Path, contract: RobotContract, config: ModelConfig, count: int, seed: int, worker_count: int
+    folder: Path, contract: RobotContract, config: ModelConfig, count: int, seed: int, worker_count: int,
+    held_share: float = HELD_SHARE,
 ) -> Scenes:
-    """Render `count` scenes into `folder`; images, states and places as `Scenes` describes them."""
+    """Render `count` scenes into `folder`; images, states and places as `Scenes` describes them.
+
+    held_share: of the scenes, with a block in the hand, which are about where it is to go.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     pieces = [
-        (folder, contract, config, start, min(BATCH, count - start), seed) for start in range(0, count, BATCH)
+        (folder, contract, config, start, min(BATCH, count - start), seed, held_share)
+        for start in range(0, count, BATCH)
     ]
     images = open_memmap(
         folder / "images.npy",
@@ -53,9 +59,9 @@ def make_scenes(
     sentences = all_sentences()
     scenes = Scenes(
         np.load(folder / "images.npy", mmap_mode="r"),
-        np.concatenate([state for state, _ in done]),
-        np.tile(np.arange(len(sentences)), (count, 1)),
-        np.concatenate([place for _, place in done]),
+        np.concatenate([state for state, _, _ in done]),
+        np.concatenate([fitting for _, _, fitting in done]),
+        np.concatenate([place for _, place, _ in done]),
         tuple(sentence.text for sentence in sentences),
         np.empty((0, 0), np.int64),
         np.empty((0, 0), bool),
@@ -65,27 +71,38 @@ def make_scenes(
 
 
 def _render_piece(
-    piece: tuple[Path, RobotContract, ModelConfig, int, int, int],
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Render scenes [start, start + count) into the shared file; returns states (count, P) and places (count,
-    R, 3).
+    piece: tuple[Path, RobotContract, ModelConfig, int, int, int, float],
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    """Render scenes [start, start + count) into the shared file; returns states (count, P), places (count, R, 3) and
+    sentences (count, R), as `Scenes` has them.
     """
-    folder, contract, config, start, count, seed = piece
+    folder, contract, config, start, count, seed, held_share = piece
     out = np.load(folder / "images.npy", mmap_mode="r+")
     rng = np.random.default_rng([seed, start])
     sim, sentences = TabletopSim(), all_sentences()
     hand = Hand(sim)
-    states, places = [], []
+    states, places, fitting = [], [], []
     for row in range(start, start + count):
-        sim.scatter(rng)
+        sim.scatter(rng, held_share)
         observation = sim.observe()
         out[row] = stack_images(observation.images, config)
         states.append(proprioception(contract, observation, config.proprioception_joints))
-        positions = sim.positions()
-        places.append(np.stack([sentence.place(positions, hand.held()) for sentence in sentences]))
+        positions, held = sim.positions(), hand.held()
+        chosen = _fitting(sentences, held)
+        fitting.append(np.pad(chosen, (0, len(sentences) - len(chosen)), constant_values=-1))
+        where = np.zeros((len(sentences), 3))
+        where[:len(chosen)] = [sentences[index].place(positions, held) for index in chosen]
+        places.append(where)
     sim.close()
     out.flush()
-    return np.stack(states).astype(np.float32), np.stack(places).astype(np.float32)
+    return np.stack(states).astype(np.float32), np.stack(places).astype(np.float32), np.stack(fitting)
+
+
+def _fitting(sentences: Sequence[Sentence], held: str | None) -> NDArray[np.int64]:
+    """Indices of the sentences to learn from: all, but with a block in the hand those that say where it is to go."""
+    about_held = [index for index, sentence in enumerate(sentences)
+                  if held and sentence.goal.destination and sentence.goal.colour == held]
+    return np.array(about_held or range(len(sentences)), np.int64)
 
 
 def stack_images(images: dict[str, NDArray[np.uint8]], config: ModelConfig) -> NDArray[np.uint8]:
@@ -103,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--count", type=int, default=20000)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--held", type=float, default=HELD_SHARE, help="share of the scenes with a block in the hand")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args(arguments)
     console = Console()
@@ -114,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.count,
             options.seed,
             options.workers,
+            options.held,
         )
     except VlaError as problem:
         console.print(f"[red]{problem}[/red]")

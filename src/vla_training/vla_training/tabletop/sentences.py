@@ -26,8 +26,8 @@ class Sentence:
         return self.goal.instruction
 
     def place(self, positions: dict[str, NDArray[np.float64]], held: str | None) -> NDArray[np.float64]:
-        """(3,) m in base_link, given where everything is and the colour of the block in the hand: the thing that the hand
-        must go to, or, with that thing in the hand, where it is to go.
+        """(3,) m in base_link, given where everything is and the colour of the block in the hand: the thing that the
+        hand must go to, or, with that thing in the hand, where it is to go.
         """
         goal = self.goal
         if goal.destination and held == goal.colour:
@@ -44,5 +44,6 @@ def all_sentences() -> tuple[Sentence, ...]:
         for phrase in task.phrases:
             for colours in itertools.permutations(BLOCKS, len(task.named)):
                 words = dict(zip(task.named, colours, strict=True))
-                found.append(Sentence(make_goal(name, phrase, words | ({"colour": task.colour} if task.colour else {}))))
+                words |= {"colour": task.colour} if task.colour else {}
+                found.append(Sentence(make_goal(name, phrase, words)))
     return tuple(found)

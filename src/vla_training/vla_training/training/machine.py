@@ -1,4 +1,4 @@
-"""A training config and a device in, Hugging Face Accelerate set up for them out; what this machine cannot do is refused.
+"""A training config and a device in, Hugging Face Accelerate set up for them out; what cannot be done here is refused.
 
 How many processes there are, on how many machines, is told by `torchrun` or `accelerate launch`.
 """
@@ -32,7 +32,8 @@ def make_accelerator(config: TrainingConfig, device: str) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
         cpu=device == "cpu",
-        mixed_precision=ACCELERATE_PRECISION[config.precision],
+        # DeepSpeed would turn the weights themselves into bf16; the stepper does what Accelerate does elsewhere.
+        mixed_precision="no" if config.deepspeed else ACCELERATE_PRECISION[config.precision],
         deepspeed_plugin=deepspeed_plugin(config, device) if config.deepspeed else None,
         # Parts of a backbone that a loss does not reach (a language head, the pointing head) get no gradient.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)],
@@ -49,8 +50,8 @@ def check_device(device: str, precision: str) -> None:
     if device not in DEVICES:
         raise ConfigError(f"--device: got '{device}'; {nearest(device, DEVICES)}")
     if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: no GPU that PyTorch can use here; use --device cpu, or install a driver and a "
-                          f"PyTorch built for it (this one is {torch.__version__})")
+        raise ConfigError("--device cuda: no GPU that PyTorch can use here; use --device cpu, or install a driver and "
+                          f"a PyTorch built for it (this one is {torch.__version__})")
     if device == "cpu" and precision == "fp16":
         raise ConfigError("precision fp16: got a CPU, expected a GPU, as its small numbers need a loss scaler there; "
                           "use bf16 or fp32")
@@ -61,8 +62,8 @@ def check_device(device: str, precision: str) -> None:
 def check_batches(stages: tuple[Stage, ...], config: TrainingConfig, processes: int) -> None:
     """Raises: ConfigError where a batch does not fall into equal pieces for the processes and their micro batches."""
     pieces = processes * config.accumulation_steps
-    for name, size in [("batch_size", stage.batch_size) for stage in stages] + [("scene_batch_size",
-                                                                                 config.scene_batch_size)]:
+    sizes = [("batch_size", stage.batch_size) for stage in stages]
+    for name, size in [*sizes, ("scene_batch_size", config.scene_batch_size)]:
         if size % pieces:
             raise ConfigError(f"{name}: got {size} for {processes} processes with {config.accumulation_steps} micro "
                               f"batches each, expected a multiple of {pieces}; use {-(-size // pieces) * pieces}")
@@ -80,9 +81,13 @@ def deepspeed_plugin(config: TrainingConfig, device: str) -> DeepSpeedPlugin:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as problem:
         raise ConfigError(f"deepspeed: {path}: not JSON: {problem}") from None
-    if not isinstance(settings, dict) or "zero_optimization" not in settings:
+    if not isinstance(settings, dict) or not isinstance(settings.get("zero_optimization"), dict):
         raise ConfigError(f"deepspeed: {path}: got no zero_optimization, expected at least "
                           '{"zero_optimization": {"stage": 2}}')
+    stage = settings["zero_optimization"].get("stage")
+    if stage not in (0, 1, 2):
+        raise ConfigError(f"deepspeed: {path}: got zero_optimization.stage {stage}, expected 0, 1 or 2; to split the "
+                          "weights themselves use parallel fsdp2")
     if device != "cuda":
         raise ConfigError("deepspeed: got --device cpu, expected GPUs; use --device cuda on a machine with some, or "
                           "parallel fsdp2")
@@ -94,7 +99,7 @@ def deepspeed_plugin(config: TrainingConfig, device: str) -> DeepSpeedPlugin:
 def plugin_of(settings: dict[str, object], config: TrainingConfig) -> DeepSpeedPlugin:
     """The plugin of a DeepSpeed file's settings; those that the training config owns are set from it."""
     owned = {"gradient_clipping": config.gradient_clip, "gradient_accumulation_steps": config.accumulation_steps,
-             "train_micro_batch_size_per_gpu": "auto", "train_batch_size": "auto"}
+             "train_micro_batch_size_per_gpu": 1, "train_batch_size": "auto"}
     return DeepSpeedPlugin(hf_ds_config=settings | owned)
 
 

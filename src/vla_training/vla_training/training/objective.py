@@ -49,7 +49,7 @@ class MicroBatch:
 
 
 class Objective(nn.Module):
-    """Windows and scenes go through one forward pass, so that what wraps this module (DDP, FSDP) sees every gradient once."""
+    """Windows and scenes in one forward pass, so that what wraps this module (DDP, FSDP) sees every gradient once."""
 
     def __init__(self, model: VLAModel, weights: LossWeights) -> None:
         super().__init__()

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """One optimizer step of the whole group of processes; every process makes the same report, but for times and memory.
+    """One optimizer step of all processes together; each makes the same report, but for the wait and the memory.
 
-    step: steps done, this one among them, over all resumes. steps: the budget. share_done: 0..1 of the budget of steps or
-    minutes, whichever is used further. minutes: training time over all resumes.
+    step: steps done, this one among them, over all resumes. steps: the budget. share_done: 0..1 of the budget of steps
+    or minutes, whichever is used further. minutes: training time over all resumes.
     losses: mean of every part over all processes and micro batches (`pose`, `bins`, `gripper`, `place`, `scene`), and
     `loss`, their weighed sum. learning_rate: of this step. gradient_norm: before clipping.
     samples: windows used, by all processes. frames: frames in them. seconds: the step took. wait_share: 0..1 of
@@ -56,7 +56,10 @@ class ValidationReport:
 
 @dataclass(frozen=True, slots=True)
 class RunEnd:
-    """Why and where a run ended. reason: finished, stopped (by a signal) or no_improvement. bundle: the last one written."""
+    """Why and where a run ended.
+
+    reason: finished, stopped (by a signal) or no_improvement. bundle: the last one written.
+    """
 
     step: int
     minutes: float

@@ -1,6 +1,8 @@
 """A training file, a robot and a folder in, a run out: its data, model and trainer, and what it leaves in the folder.
 
-    OUTPUT/bundle  the newest policy    OUTPUT/best  the one with the lowest validation loss    OUTPUT/state  to go on from
+    OUTPUT/bundle  the newest policy
+    OUTPUT/best    the one with the lowest validation loss
+    OUTPUT/state   what a resumed run goes on from
 """
 
 from __future__ import annotations

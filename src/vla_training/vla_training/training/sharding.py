@@ -43,7 +43,7 @@ def without_weights(model: VLAModel) -> VLAModel:
 
 
 def gathered(model: nn.Module, keep: bool) -> dict[str, Tensor]:
-    """The state of a sharded model in CPU memory, shared weights once; empty unless `keep`. All processes must call it."""
+    """The state of a sharded model in CPU memory, shared weights once; empty unless `keep`. All processes must call."""
     known: dict[int, Tensor] = {}
     state = {}
     for name, value in model.state_dict(keep_vars=True).items():

@@ -1,4 +1,4 @@
-"""A config and its data in, what a run begins with out: weights, tokenizer, normalisers; new, grounded, or of a bundle."""
+"""A config and its data in, what a run begins with out: weights, tokenizer and normalisers, new or of a bundle."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def make_start(file: ModelFile, training: TrainingConfig, contract: RobotContrac
     if training.grounding:
         grounded = load_grounding(training.grounding)
         check_same_model(grounded.file, file, training.grounding)
-        return Start(grounded.model, grounded.tokenizer, Normalizers(action=fitted.action, state=grounded.state_normalizer))
+        tokenizer = learn_words(grounded.model, grounded.tokenizer, data.instructions)
+        return Start(grounded.model, tokenizer, Normalizers(action=fitted.action, state=grounded.state_normalizer))
     tokenizer = resolve(BACKBONES, file.model.backbone, "backbone").tokenizer(file.model, data.instructions)
     return Start(build_model(file.model, contract, tokenizer.vocabulary_size), tokenizer, fitted)
 

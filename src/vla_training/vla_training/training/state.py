@@ -46,8 +46,8 @@ def check_space(folder: Path, needed: int, what: str) -> None:
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(place).free
     if free < needed * RESERVE:
-        raise StateError(f"{folder}: {what} needs {needed * RESERVE / 1e6:.1f} MB, the disk has {free / 1e6:.1f} MB left; "
-                         "free some, or choose another --output. Nothing was written; what was there is still whole")
+        raise StateError(f"{folder}: {what} needs {needed * RESERVE / 1e6:.1f} MB, the disk has {free / 1e6:.1f} MB "
+                         "left; free some, or choose another --output. Nothing was written; what was there is whole")
 
 
 def partial_of(folder: Path) -> Path:
@@ -68,8 +68,8 @@ def written(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, CheckpointException, SafetensorError) as problem:
-        raise StateError(f"{folder}: could not be written: {_cause(problem)}; free some space or choose another --output, "
-                         "and go on with --resume; what was there before is still whole") from None
+        raise StateError(f"{folder}: could not be written: {_cause(problem)}; free some space or choose another "
+                         "--output, and go on with --resume; what was there before is still whole") from None
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, Tensor], alone: bool) -> None:
@@ -90,8 +90,8 @@ def read_tensors(folder: Path, tensors: Mapping[str, Tensor], alone: bool) -> No
         if expected != got:
             odd = sorted(name for name in expected.keys() | got.keys() if expected.get(name) != got.get(name))
             raise StateError(f"{folder}: it is the state of another model: {len(odd)} weights differ, the first is "
-                             f"{odd[0]}: got {got.get(odd[0])}, expected {expected.get(odd[0])}; resume with the config "
-                             "that the run was started with")
+                             f"{odd[0]}: got {got.get(odd[0])}, expected {expected.get(odd[0])}; resume with the "
+                             "config that the run was started with")
         with _quiet():
             checkpoint.load(dict(tensors), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=alone)
     except (OSError, CheckpointException, SafetensorError) as problem:
@@ -103,8 +103,8 @@ def commit(folder: Path, progress: Mapping[str, Any]) -> None:
     partial, previous = partial_of(folder), folder.with_name(folder.name + ".previous")
     with written(partial):
         _write_synced(partial / PROGRESS, json.dumps(progress, indent=2))
-    shutil.rmtree(previous, ignore_errors=True)
     if folder.exists():
+        shutil.rmtree(previous, ignore_errors=True)
         os.replace(folder, previous)
     os.replace(partial, folder)
     shutil.rmtree(previous, ignore_errors=True)
@@ -122,7 +122,9 @@ def find(folder: Path) -> tuple[Path, dict[str, Any]]:
     raise ConfigError(f"{folder}: nothing to resume there; start the run without --resume")
 
 
-def optimizer_tensors(parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(
+    parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
     """AdamW's moments and step counts by name; zeros, which are then part of the optimizer, before its first step."""
     found = {}
     for name, parameter in parameters.items():

@@ -38,8 +38,9 @@ class Stepper:
         self.average = AveragedWeights(model, config.ema_decay) if config.ema_decay is not None else None
         # Wrappers average gradients over the processes, DeepSpeed over micro batches too, where a sum is wanted: what
         # is summed is divided by the counts of all of them already.
-        deepspeed = accelerator.distributed_type is DistributedType.DEEPSPEED
-        self._gradient_scale = accelerator.num_processes * (config.accumulation_steps if deepspeed else 1)
+        self.deepspeed = accelerator.distributed_type is DistributedType.DEEPSPEED
+        self._gradient_scale = accelerator.num_processes * (config.accumulation_steps if self.deepspeed else 1)
+        self._cast = self.deepspeed and config.precision == "bf16"
 
     def optimize(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> tuple[Parts, Parts, float]:
         """One step. Returns this process' sums and the counts of all processes by part of the loss, and the norm of the
@@ -52,7 +53,7 @@ class Stepper:
         for number, batch in enumerate(micro_batches, 1):
             last = accelerator.sync_gradients = number == len(micro_batches)
             with nullcontext() if last else accelerator.no_sync(self._wrapped):
-                parts = self._wrapped(batch.to(accelerator.device))
+                parts = self._forward(batch)
                 accelerator.backward(self._objective.total(parts, counts) * self._gradient_scale)
             sums.append({name: value.detach() for name, value in parts.items()})
         norm = accelerator.clip_grad_norm_(self._wrapped.parameters(), self._clip)
@@ -64,13 +65,18 @@ class Stepper:
             self.average.update(self.model)
         return _added(sums), counts, 0.0 if norm is None else float(norm)
 
+    def _forward(self, batch: MicroBatch) -> Parts:
+        device = self.accelerator.device
+        with torch.autocast(device.type, torch.bfloat16) if self._cast else nullcontext():
+            return self._wrapped(batch.to(device))
+
     @torch.no_grad()
     def evaluate(self, batches: Iterable[MicroBatch]) -> dict[str, float]:
         """Mean losses of the averaged weights over the batches of all processes, each of which must have as many."""
         sums, counts = [], []
         with self.averaged():
             for batch in batches:
-                sums.append(self._wrapped(batch.to(self.accelerator.device)))
+                sums.append(self._forward(batch))
                 counts.append(batch.counts)
         return self.means(self.reduced(_added(sums)), self.reduced(_added(counts)))
 
@@ -110,7 +116,8 @@ class Stepper:
         if problem:
             raise problem
         if failed:
-            raise VlaError(f"stopped, as {failed} of {self.accelerator.num_processes} processes failed; see what they say")
+            raise VlaError(f"stopped, as {failed} of {self.accelerator.num_processes} processes failed; see what they "
+                           "say")
 
     def means(self, sums: Parts, counts: Parts) -> dict[str, float]:
         """Every part of the loss, and `loss`, their weighed sum."""

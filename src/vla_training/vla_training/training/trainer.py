@@ -27,6 +27,7 @@ from vla_training.training.signals import StopRequest
 from vla_training.training.stepper import Parts, Stepper
 
 ETA_FROM_STEP = 5
+DEEPSPEED = "deepspeed"
 
 
 @dataclass(slots=True)
@@ -82,7 +83,7 @@ class Trainer:
     def save(self, folder: Path) -> None:
         """Write the state of the run, atomically; all processes must call it. Raises: StateError."""
         partial, main = state.partial_of(folder), self._accelerator.is_main_process
-        tensors, scaler = self._tensors(), self._accelerator.scaler
+        tensors, scaler = self.tensors(), self._accelerator.scaler
         progress = asdict(self.progress) | {"scaler": scaler.state_dict() if scaler else None}
         try:
             self.stepper.together(lambda: state.check_space(folder, state.local_bytes(tensors), "the state of the run"))
@@ -90,6 +91,8 @@ class Trainer:
                 state.make_empty(partial)
             self._accelerator.wait_for_everyone()
             self.stepper.together(lambda: state.write_tensors(partial, tensors, self._accelerator.num_processes == 1))
+            if self.stepper.deepspeed:  # its optimizer's state is its own to write
+                self.stepper.together(lambda: self._accelerator.save_state(str(partial / DEEPSPEED)))
             self.stepper.together(lambda: state.commit(folder, progress) if main else None)
         except state.StateError:
             if main:
@@ -97,7 +100,10 @@ class Trainer:
             raise
 
     def resume(self, folder: Path) -> None:
-        """Go on from what `save` wrote. Raises: ConfigError where there is nothing, StateError where it does not fit."""
+        """Go on from what `save` wrote.
+
+        Raises: ConfigError where there is nothing, StateError where it does not fit.
+        """
         folder, progress = state.find(folder)
         scaler = progress.pop("scaler")
         if scaler and self._accelerator.scaler:
@@ -105,15 +111,18 @@ class Trainer:
         self.progress = Progress(**progress)
         if self.stepper.average:
             self.stepper.average.steps = self.progress.averages
-        state.read_tensors(folder, self._tensors(), self._accelerator.num_processes == 1)
+        state.read_tensors(folder, self.tensors(), self._accelerator.num_processes == 1)
+        if self.stepper.deepspeed:
+            self._accelerator.load_state(str(folder / DEEPSPEED))
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         """Everything that a step changes, in place."""
         weights = trained(self.stepper.model)
         groups = {"weights": weights,
                   "buffers": dict(self.stepper.model.named_buffers()),
                   "averages": self.stepper.average.weights if self.stepper.average else {},
-                  "optimizer": state.optimizer_tensors(weights, self.stepper.optimizer)}
+                  "optimizer": {} if self.stepper.deepspeed else
+                  state.optimizer_tensors(weights, self.stepper.optimizer)}
         return {f"{group}/{name}": value for group, named in groups.items() for name, value in named.items()}
 
     def _stage(self, step: int) -> Stage:
@@ -139,7 +148,7 @@ class Trainer:
                 "wait_share": waited_s / seconds, "memory_bytes": peak_memory_bytes(self._accelerator.device)}, stop
 
     def _agree(self, sums: Parts, started: float) -> tuple[Parts, bool, float]:
-        """What all processes must see alike: the sums of all, whether one was asked to stop, the first one's seconds."""
+        """What all processes must see alike: the sums of all, whether one was asked to stop, the first's seconds."""
         main = self._accelerator.is_main_process
         own = {"stop": torch.tensor(float(bool(self.stop))),
                "seconds": torch.tensor((time.monotonic() - started) if main else 0.0, dtype=torch.float64)}

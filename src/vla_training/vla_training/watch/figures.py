@@ -29,6 +29,7 @@ def draw_losses(points: list[Point], path: Path) -> Path | None:
             if 0 < LOG_FROM * min(values + held) < max(values + held):
                 axis.set_yscale("log")
             axis.set(title=part, xlabel="step")
+            axis.locator_params(axis="x", integer=True)
             axis.legend()
     return path
 
@@ -71,6 +72,7 @@ def draw_error_curve(points: list[Point], path: Path) -> Path | None:
             axis.plot(*curve(points, f"open_loop/relative/{name}"), "o-", markersize=3, label=name)
         axis.plot(*curve(points, "open_loop/relative_error"), color=INK, linewidth=2.4, label="mean")
         axis.set(xlabel="step", ylabel="action error / spread", ylim=(0, None))
+        axis.locator_params(axis="x", integer=True)
         axis.legend(ncols=8, loc="lower left", bbox_to_anchor=(0, 1))
     return path
 
@@ -105,6 +107,7 @@ def draw_success(results: list[ClosedLoopResult], path: Path) -> Path | None:
         label = f"{results[-1].sim}, 95 % interval"
         axis.errorbar(steps, 100 * rates, reach, fmt="o-", color=COLOURS[2], capsize=3, markersize=4, label=label)
         axis.set(xlabel="step", ylabel="success [%]", ylim=(-2, 102))
+        axis.locator_params(axis="x", integer=True)
         axis.legend(loc="lower right")
     return path
 
@@ -124,5 +127,6 @@ def _draw_curves(points: list[Point], path: Path, wanted: Sequence[tuple[str, st
         for axis, (title, scale, steps, values) in zip(axes, curves, strict=True):
             axis.plot(steps, scale * np.array(values), color=COLOURS[0])
             axis.set(title=title, xlabel="step", ylim=(0, None))
+            axis.locator_params(axis="x", integer=True)
             axis.ticklabel_format(axis="y", scilimits=(-3, 5))
     return path

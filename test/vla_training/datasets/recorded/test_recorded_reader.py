@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from vla_policy.types import NS_PER_S, Observation
 from vla_training.datasets.recorded import open_recorded
 from vla_training.datasets.registry import detect_format, open_source
 
+FIXTURE = Path(__file__).parents[1] / "fixtures/recorded/one"
 CONTRACT = tabletop(32)
 STATIC = "observation.images.static"
 DT_S = 1.0 / CONTRACT.action.rate_hz
@@ -147,6 +149,41 @@ def test_compressed_images_are_decoded(tmp_path: Path) -> None:
     record_episode(tmp_path / "one", contract, Motion(seconds=0.5))
     images = open_recorded(tmp_path).images(0, STATIC, np.array([3]))
     assert np.abs(images[0].astype(int) - picture(3, 48, 48)).mean() < 3  # JPEG
+
+
+def test_a_file_compressed_in_chunks_reads_the_same(tmp_path: Path) -> None:
+    sent = sorted(messages(CONTRACT, UNEVEN), key=lambda message: message[0])
+    write_bag(tmp_path / "plain" / "one", sent, record_of(CONTRACT, UNEVEN.seconds))
+    write_bag(tmp_path / "zstd" / "one", sent, record_of(CONTRACT, UNEVEN.seconds), zstd=True)
+    plain, packed = open_recorded(tmp_path / "plain"), open_recorded(tmp_path / "zstd")
+    for name, array in plain.columns(0).items():
+        np.testing.assert_array_equal(packed.columns(0)[name], array)
+    frames = np.arange(plain.episodes[0].length)
+    np.testing.assert_array_equal(packed.images(0, STATIC, frames), plain.images(0, STATIC, frames))
+
+
+def genuine(tmp_path: Path) -> Path:
+    """A copy of the episode that the MCAP project's own library wrote (make_fixture.py)."""
+    return shutil.copytree(FIXTURE, tmp_path / "genuine" / "one")
+
+
+def test_a_file_by_the_mcap_library_reads_the_same(tmp_path: Path) -> None:
+    motion = Motion(seconds=1.0, camera_hz=30.0, state_hz=50.0, delay_s=0.004, jitter_s=0.003, seed=6)
+    record_episode(tmp_path / "expected" / "one", tabletop(16), motion)
+    expected, source = open_recorded(tmp_path / "expected"), open_recorded(genuine(tmp_path))
+    for name, array in expected.columns(0).items():
+        np.testing.assert_array_equal(source.columns(0)[name], array)
+    frames = np.arange(expected.episodes[0].length)
+    np.testing.assert_array_equal(source.images(0, STATIC, frames), expected.images(0, STATIC, frames))
+
+
+def test_a_flipped_bit_fails_the_checksum_of_its_chunk(tmp_path: Path) -> None:
+    path = genuine(tmp_path) / "one.mcap"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 16
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"one\.mcap: cannot be read as MCAP"):
+        open_recorded(path.parent)
 
 
 def test_what_comes_before_the_start_and_after_the_stop_is_left_out(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from make_rlds import write_records
 
 from vla_policy.errors import DataError
 from vla_training.datasets.registry import detect_format, open_source
 from vla_training.datasets.rlds import open_rlds
+from vla_training.datasets.rlds.tfrecord import records
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "rlds"
 SETS = {"bridge_dataset": ("train", "val"), "fractal_data": ("train",), "odd_features": ("train",)}
@@ -196,17 +198,33 @@ def test_two_versions_ask_for_one(published: Path) -> None:
         open_rlds(published / "odd_features")
 
 
+def test_whatever_a_faulty_writer_leaves_is_read_or_refused(published: Path) -> None:
+    """Every sixth byte turned over, with the checksums right again."""
+    shard = published / "odd_features/2.1.0/odd_features-train.tfrecord-00000-of-00002"
+    ((_, view),) = records(shard)
+    whole = bytes(view)
+    del view
+    refused = 0
+    for place in range(0, len(whole), 6):
+        write_records(shard, [whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :]])
+        try:
+            source = open_rlds(published / "odd_features")
+            source.columns(0)
+            source.images(0, "camera", np.arange(source.episodes[0].length))
+        except DataError as problem:
+            assert shard.name in str(problem)
+            refused += 1
+    assert refused > 60
+
+
 def test_a_picture_that_cannot_be_decoded_is_told_by_episode_and_frame(published: Path) -> None:
     """With the checksums right again, as a faulty writer leaves it."""
-    from vla_training.datasets.rlds.tfrecord import masked_crc, records
-
     shard = published / "odd_features/2.1.0/odd_features-train.tfrecord-00000-of-00002"
     (_, view), = records(shard)
     data = bytearray(view)
     where = data.rfind(b"\x89PNG")
     data[where : where + 4] = b"none"
-    head = len(data).to_bytes(8, "little")
-    shard.write_bytes(head + masked_crc(head).to_bytes(4, "little") + data + masked_crc(data).to_bytes(4, "little"))
+    write_records(shard, [bytes(data)])
     source = open_rlds(published / "odd_features")
     assert source.images(0, "camera", np.array([0, 1])).shape == (2, 24, 20, 3)
     with pytest.raises(DataError, match=r"episode 0 \(record 0\): 'camera', frame 2: .*no complete image"):

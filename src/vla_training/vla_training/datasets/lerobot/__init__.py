@@ -2,7 +2,6 @@
 
 from vla_training.datasets.lerobot.metadata import Feature
 from vla_training.datasets.lerobot.reader import LeRobotSource
-from vla_training.datasets.lerobot.whole import Episode, LeRobotDataset
 from vla_training.datasets.lerobot.writer import Shard, ShardWriter, finalize
 
-__all__ = ["Episode", "Feature", "LeRobotDataset", "LeRobotSource", "Shard", "ShardWriter", "finalize"]
+__all__ = ["Feature", "LeRobotSource", "Shard", "ShardWriter", "finalize"]

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -126,30 +128,41 @@ def convert(
     _check_space(plan, sum(_frames(plan, parts[number]) for number in open_parts))
     for number in _done(plan, parts, open_parts, workers):
         on_part(_frames(plan, parts[number]))
-    skipped = [Skipped(**skip) for number in range(len(parts)) for skip in _read_part(plan, number)["skipped"]]
-    robot = str(plan.source.spec.format)
-    shards = (_load_shard(plan, number) for number in range(len(parts)))
-    finalize(plan.partial, shards, plan.features, plan.rate_hz, robot, plan.source.spec.recorded_with)
-    facts = {
-        "source": str(plan.source.root),
-        "format": plan.source.spec.format,
-        "fingerprint": plan.source.spec.fingerprint,
-    }
-    write_json(
-        {**facts, "skipped": [asdict(skip) for skip in skipped], **command}, plan.partial / "meta/conversion.json"
-    )
+    with _room(plan):
+        return _finish(plan, range(len(parts)), command, len(resumed))
+
+
+def _finish(plan: Conversion, numbers: range, command: Mapping[str, str], resumed: int) -> Outcome:
+    """Number the parts through, write the meta data, and give the folder its name."""
+    skipped = [Skipped(**skip) for number in numbers for skip in _read_part(plan, number)["skipped"]]
+    spec = plan.source.spec
+    shards = (_load_shard(plan, number) for number in numbers)
+    finalize(plan.partial, shards, plan.features, plan.rate_hz, spec.format, spec.recorded_with)
+    facts = {"source": str(plan.source.root), "format": spec.format, "fingerprint": spec.fingerprint, **command}
+    write_json({**facts, "skipped": [asdict(skip) for skip in skipped]}, plan.partial / "meta/conversion.json")
     info = json.loads((plan.partial / "meta/info.json").read_text(encoding="utf-8"))
-    shutil.rmtree(plan.partial / PARTS)
-    (plan.partial / SETTINGS).unlink()
     os.rename(plan.partial, plan.output)
-    return Outcome(info["total_episodes"], info["total_frames"], tuple(skipped), len(resumed))
+    shutil.rmtree(plan.output / PARTS)
+    (plan.output / SETTINGS).unlink()
+    return Outcome(info["total_episodes"], info["total_frames"], tuple(skipped), resumed)
+
+
+@contextmanager
+def _room(plan: Conversion) -> Iterator[None]:
+    """Say what a disk that cannot be written means. Raises: DataError."""
+    try:
+        yield
+    except OSError as problem:
+        reason = problem.strerror or problem
+        raise DataError(f"{plan.partial}: {reason}; make room and run the same command again to go on") from problem
 
 
 def _begin(plan: Conversion) -> list[int]:
     """Make OUTPUT.partial, or see that it is of the same conversion. Returns the parts that are done."""
-    settings = {
+    settings: dict[str, Any] = {
         "fingerprint": plan.source.spec.fingerprint,
         "rate_hz": plan.rate_hz,
+        "part_frames": PART_FRAMES,
         "features": {name: [feature.dtype, list(feature.shape)] for name, feature in plan.features.items()},
     }
     path = plan.partial / SETTINGS
@@ -184,7 +197,8 @@ _plan_of_worker: Conversion | None = None
 
 
 def _begin_worker(plan: Conversion) -> None:
-    """Sent once: a plan knows every episode of its source."""
+    """Sent once: a plan knows every episode of its source. Ctrl-C is the parent's, which lets parts be finished."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     global _plan_of_worker
     _plan_of_worker = plan
 
@@ -198,17 +212,15 @@ def _convert_part(plan: Conversion, number: int, episodes: range) -> None:
     writer = ShardWriter(plan.partial, number, plan.features, plan.rate_hz)
     skipped: list[Skipped] = []
     try:
-        for episode in episodes:
-            try:
-                _convert_episode(plan, writer, episode)
-            except DataError as problem:
-                if not plan.skip_bad:
-                    raise
-                skipped.append(Skipped(plan.source.episodes[episode].key, str(problem)))
-        _save_part(plan, number, writer.close(), skipped)
-    except OSError as problem:
-        reason = problem.strerror or problem
-        raise DataError(f"{plan.partial}: {reason}; make room and run the same command again to go on") from problem
+        with _room(plan):
+            for episode in episodes:
+                try:
+                    _convert_episode(plan, writer, episode)
+                except DataError as problem:
+                    if not plan.skip_bad:
+                        raise
+                    skipped.append(Skipped(plan.source.episodes[episode].key, str(problem)))
+            _save_part(plan, number, writer.close(), skipped)
     finally:
         writer.abandon()
 

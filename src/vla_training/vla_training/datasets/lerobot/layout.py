@@ -51,15 +51,18 @@ class Layout:
 def read_layout(root: Path) -> Layout:
     """Read meta/ and look whether every file named there is there. Raises: DataError naming the file."""
     info = _read_info(root)
+    try:
+        fps, cameras, columns = float(info["fps"]), _cameras(info), _columns(info)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as problem:
+        expected = "fps as a number, and dtype, shape and names of every feature"
+        raise DataError(f"{root / INFO_PATH}: expected {expected}; got {problem!r}") from problem
     rows = list(_rows_v3(root) if info["codebase_version"] == VERSION else _rows_v2(root, info))
     if not rows:
         raise DataError(f"{root}: no episode in meta/; expected at least one")
-    videos = [name for name, feature in info["features"].items() if feature["dtype"] == "video"]
-    places = _places_v3(root, info, rows, videos)
+    videos = [name for name in cameras if info["features"][name]["dtype"] == "video"]
+    places = _places(root, info, rows, videos)
     episodes = [_episode(row, place) for row, place in zip(rows, places, strict=True)]
-    spec = SourceSpec(
-        "lerobot", float(info["fps"]), _cameras(info), _columns(info), _fingerprint(root, places), _recorded_with(root)
-    )
+    spec = SourceSpec("lerobot", fps, cameras, columns, _fingerprint(root, places), _recorded_with(root))
     return Layout(spec, episodes, places)
 
 
@@ -129,7 +132,7 @@ def _rows_v2(root: Path, info: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _places_v3(root: Path, info: Mapping[str, Any], rows: list[dict[str, Any]], videos: list[str]) -> list[Place]:
+def _places(root: Path, info: Mapping[str, Any], rows: list[dict[str, Any]], videos: list[str]) -> list[Place]:
     places = []
     first_index: dict[Path, int] = {}  # in a data file; the published row numbers run through all files
     for row in rows:
@@ -218,8 +221,10 @@ def _fingerprint(root: Path, places: Iterable[Place]) -> str:
     digest = hashlib.sha256()
     for path in sorted(path for path in (root / "meta").rglob("*") if path.is_file()):
         digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
-    files = {place.data: place for place in places}
-    files |= {path: place for place in places for path, _ in place.videos.values()}
+    files: dict[Path, Place] = {}  # each with the first episode that lies in it
+    for place in places:
+        for path in (place.data, *(video for video, _ in place.videos.values())):
+            files.setdefault(path, place)
     for path, place in files.items():
         if not path.is_file():
             raise DataError(f"{path}: no such file; episode {place.index} lies in it; download or record it again")

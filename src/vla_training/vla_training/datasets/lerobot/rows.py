@@ -103,6 +103,8 @@ def as_array(column: pa.ChunkedArray, shape: tuple[int, ...]) -> NDArray[Any]:
         if isinstance(values, pa.ExtensionArray):  # tables as Hugging Face `datasets` registers them
             values = values.storage
         elif any(kind(values.type) for kind in LISTS):
+            if len(values.value_lengths().unique()) > 1:
+                raise ValueError("its lists differ in length")
             values = values.flatten()
         else:
             break

@@ -22,6 +22,10 @@ PIXEL_FORMAT = "yuv444p"  # full colour resolution: at policy resolution a block
 QUALITY_CRF = "12"
 KEYFRAME_EVERY = "2"  # as LeRobot does: any frame can be reached quickly
 OPEN_VIDEOS = 16  # files that a process keeps open
+DECODE_ON_FRAMES = 2  # a key frame no farther ahead is reached faster by decoding than by seeking
+# A fork shares its parent's file offsets, so it opens its own; it must not even close those of its parent, for then a
+# decoder may wait for threads that only the parent has.
+_INHERITED: list[OrderedDict[Path, VideoFile]] = []
 
 
 class VideoWriter:
@@ -67,6 +71,7 @@ class VideoFile:
         self._stream: Any = self._container.streams.video[0]
         self._stream.thread_count = 1  # also: no threads that a forked process would miss
         self._seconds = float(self._stream.time_base)
+        self._decode_on_s = DECODE_ON_FRAMES / float(self._stream.average_rate or 30)
         entries = self._stream.index_entries
         # The index counts decoding times; frames are shown later than decoded by what makes room for reordering.
         delay = (self._stream.start_time or 0) - entries[0].timestamp if len(entries) else 0
@@ -79,7 +84,8 @@ class VideoFile:
     def frames(self, times_s: NDArray[np.float64], tolerance_s: float) -> Iterator[NDArray[np.uint8]]:
         """Frames (H, W, 3), RGB, shown at these ascending times. Raises: DataError where one is not there."""
         for time_s in times_s:
-            yield self._reformatter.reformat(self._find(float(time_s), tolerance_s), format="rgb24").to_ndarray()
+            frame = self._find(float(time_s), tolerance_s)
+            yield self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
 
     def close(self) -> None:
         """Give the file back."""
@@ -89,7 +95,7 @@ class VideoFile:
         """Decode on from where the last frame was, or from the last key frame before `time_s` if that is nearer."""
         key = bisect.bisect_right(self._key_seconds, time_s + tolerance_s) - 1
         here = self._ahead[0] if self._ahead else float("inf")
-        ahead_of_us = key >= 0 and self._key_seconds[key] > here + tolerance_s
+        ahead_of_us = key >= 0 and self._key_seconds[key] > here + self._decode_on_s + tolerance_s
         if here > time_s + tolerance_s or ahead_of_us:
             self._seek(key, time_s)
         while self._ahead is not None and self._ahead[0] < time_s - tolerance_s:
@@ -123,7 +129,8 @@ class VideoPool:
 
     def frames(self, path: Path, times_s: NDArray[np.float64], tolerance_s: float) -> list[NDArray[np.uint8]]:
         """Frames at these ascending times. Raises: DataError naming the file where it or a frame cannot be read."""
-        if self._process != os.getpid():  # a fork shares its parent's file offsets
+        if self._process != os.getpid():
+            _INHERITED.append(self._files)
             self._process, self._files = os.getpid(), OrderedDict()
         try:
             file = self._files.pop(path, None) or VideoFile(path)
@@ -138,11 +145,3 @@ class VideoPool:
         while len(self._files) > self._size:
             self._files.popitem(last=False)[1].close()
         return frames
-
-
-def read_video(path: Path) -> Iterator[NDArray[np.uint8]]:
-    """Yield every frame of an mp4 as uint8 (H, W, 3), RGB, in order."""
-    with av.open(str(path)) as container:
-        container.streams.video[0].thread_type = "AUTO"
-        for frame in container.decode(video=0):
-            yield frame.to_ndarray(format="rgb24")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from backports.zstd import ZstdError
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, ReaderError
@@ -20,9 +23,9 @@ from rosbags.typesys.store import Typestore
 from vla_policy.errors import DataError, nearest
 from vla_policy.types import NS_PER_S
 
-# What rosbags raises on bytes that are no MCAP; its own errors cover only part of them.
+# What rosbags and its decompressors raise on bytes that are no MCAP; its own errors cover only part of them.
 _BROKEN = (AnyReaderError, ReaderError, SerdeError, struct.error, OSError, EOFError, ValueError, TypeError, KeyError,
-           IndexError, AssertionError, OverflowError, MemoryError)
+           IndexError, AssertionError, OverflowError, MemoryError, RuntimeError, ZstdError)
 _OPEN_FILES = 8  # that a process keeps; opening one reads its summary
 
 
@@ -89,7 +92,7 @@ class BagMessages:
 
 
 class BagImages:
-    """Single images by receive time and stamp, from a few files that stay open. Pickles without them."""
+    """Images by receive time and stamp, from a few files that stay open. Pickles without them."""
 
     def __init__(self) -> None:
         self._readers: OrderedDict[Path, Reader] = OrderedDict()
@@ -100,15 +103,25 @@ class BagImages:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._readers = OrderedDict()
 
-    def read(self, path: Path, topic: str, received_ns: int, stamp_ns: int) -> Any:
-        """The Image or CompressedImage message. Raises: DataError naming the file."""
+    def read(self, path: Path, topic: str, wanted: Sequence[tuple[int, int]]) -> list[Any]:
+        """The Image or CompressedImage messages received and stamped at these times [ns], in their order.
+
+        Each chunk of the file is read once. Raises: DataError naming the file.
+        """
+        found: dict[tuple[int, int], Any] = {}
         with _reading(path):
             reader = self._open(path)
             connections = [connection for connection in reader.connections if connection.topic == topic]
-            for connection, _, raw in reader.messages(connections, received_ns, received_ns + 1):
-                if header_stamp_ns(raw) == stamp_ns:
-                    return _common_types().deserialize_cdr(raw, connection.msgtype)
-        raise DataError(f"{path}: {topic}: its message of {stamp_ns} ns is gone; the file changed since it was opened")
+            for first_ns, last_ns in _spans(reader, [received_ns for received_ns, _ in wanted]):
+                for connection, received_ns, raw in reader.messages(connections, first_ns, last_ns + 1):
+                    place = (received_ns, header_stamp_ns(raw))
+                    if place in wanted:
+                        found[place] = _common_types().deserialize_cdr(raw, connection.msgtype)
+        for place in wanted:
+            if place not in found:
+                raise DataError(f"{path}: {topic}: its message of {place[1]} ns is gone; the file changed since it was "
+                                "opened")
+        return [found[place] for place in wanted]
 
     def _open(self, path: Path) -> Reader:
         if path not in self._readers:
@@ -119,6 +132,14 @@ class BagImages:
                 self._readers.popitem(last=False)[1].close()
         self._readers.move_to_end(path)
         return self._readers[path]
+
+
+def _spans(reader: Reader, received_ns: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """First and last of those times that lie in the same chunk."""
+    ends = sorted(chunk.message_end_time for chunk in reader.storage.chunks)
+    for _, times in groupby(sorted(received_ns), lambda time_ns: bisect_left(ends, time_ns)):
+        span = list(times)
+        yield span[0], span[-1]
 
 
 @cache

@@ -87,11 +87,10 @@ class RecordedSource:
         if not len(wanted) or wanted[0] < 0 or wanted[-1] >= length:
             raise DataError(f"{key}: got frames {list(frames)}, expected some of 0 to {length - 1}")
         stream, messages = self.contract.cameras[camera.removeprefix(IMAGE_PREFIX)], self._arrays(episode)[camera]
+        places = [(int(received_ns), int(stamp_ns)) for received_ns, stamp_ns in messages[wanted]]
         images = []
-        for frame in wanted:
-            received_ns, stamp_ns = map(int, messages[frame])
+        for frame, msg in zip(wanted, self._images.read(self._files[episode], stream.topic, places), strict=True):
             try:
-                msg = self._images.read(self._files[episode], stream.topic, received_ns, stamp_ns)
                 images.append(image_to_array(msg, stream))
             except ObservationError as problem:
                 raise DataError(f"{key}: frame {frame}: {problem}") from None

@@ -71,7 +71,7 @@ def _leaves(path: str, node: Mapping[str, Any]) -> Iterator[Feature]:
     elif path == STEPS[:-1] and "sequence" in node:
         yield from _leaves(path, node["sequence"]["feature"])
     elif "image" in node:
-        yield Feature(path, "image", _shape(node["image"]), node["image"].get("dtype", "uint8"))
+        yield Feature(path, "image", _shape(node["image"]), node["image"].get("dtype") or "uint8")
     elif "tensor" in node:
         tensor = node["tensor"]
         yield _tensor(path, _shape(tensor), tensor["dtype"], tensor.get("encoding") or "none")

@@ -93,8 +93,8 @@ def _rows(split: Split, check_data: bool) -> Iterator[list[Any]]:
                 values = locate(example)
                 steps = _count_steps(split.features, example, values)
                 sentences, extra = _words(split.features, example, values)
-            except ExampleError as problem:
-                raise DataError(f"{path}: record {record}: {problem}") from None
+            except (ExampleError, UnicodeDecodeError, IndexError) as problem:
+                raise DataError(f"{path}: record {record}: {problem}; it was not written whole") from None
             yield [shard, record, start, len(example), steps, sentences, extra]
             found += 1
         if found != expected:
@@ -111,7 +111,7 @@ def _count_steps(features: Mapping[str, Feature], example: Buffer, values: Mappi
     different = sorted(set(counts.values()))
     if len(different) != 1 or different[0] % 1:
         told = ", ".join(f"{name} {count:g}" for name, count in counts.items()) or "none"
-        raise ExampleError(f"features disagree on the number of steps: {told}; the episode was not written whole")
+        raise ExampleError(f"features disagree on the number of steps: {told}")
     return int(different[0])
 
 

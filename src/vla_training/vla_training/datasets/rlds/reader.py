@@ -87,14 +87,16 @@ class RldsSource:
             raise DataError(f"{self.root}: camera '{camera}': {self._why_not(camera, self.spec.cameras)}")
         key, length = self.episodes[episode].key, self.episodes[episode].length
         example, values = self._locate(episode, camera)
-        pictures = byte_strings(example, values)
+        if values.kind is not Kind.BYTES or len(values.spans) != length:
+            got = f"{len(values.spans)} {values.kind.name.lower()}"
+            raise DataError(f"{key}: '{camera}': got {got}, expected {length} images")
         wanted, order = np.unique(np.asarray(frames, np.int64), return_inverse=True)
         if not len(wanted) or wanted[0] < 0 or wanted[-1] >= length:
             raise DataError(f"{key}: got frames {list(frames)}, expected some of 0 to {length - 1}")
         decoded = []
         for frame in wanted:
             try:
-                decoded.append(decode_compressed(pictures[frame]))
+                decoded.append(decode_compressed(example[slice(*values.spans[frame])]))
             except ObservationError as problem:
                 raise DataError(f"{key}: '{camera}', frame {frame}: {problem}") from None
         if len({image.shape for image in decoded}) > 1:

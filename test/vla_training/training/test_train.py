@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,8 @@ from vla_policy.policy import Policy
 from vla_policy.types import Observation, Pose
 from vla_training.config import load_training_file
 from vla_training.train import Run, main, train
-from vla_training.trainer import StepReport, Trainer
+from vla_training.training.report import StepReport
+from vla_training.training.stepper import Stepper
 
 QUIET = Console(quiet=True)
 TWIN = {"weights": "random-tiny"}
@@ -42,20 +42,25 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_of(config: Path, output: Path) -> Run:
-    return Run(config, "tabletop", output, torch.device("cpu"))
+    return Run(config, "tabletop", output, "cpu")
 
 
-def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Ctrl-C be pressed after some steps."""
-    whole = Trainer.run
+def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch, number: int = signal.SIGINT) -> None:
+    """Let a signal come in a step, Ctrl-C by default."""
+    whole, seen = Stepper.optimize, []
 
-    def interrupted(trainer: Trainer) -> Iterator[StepReport]:
-        for report in whole(trainer):
-            if report.progress.step == steps:
-                os.kill(os.getpid(), signal.SIGINT)
-            yield report
+    def interrupted(stepper: Stepper, *inputs: object) -> object:
+        seen.append(1)
+        if len(seen) == steps:
+            os.kill(os.getpid(), number)
+        return whole(stepper, *inputs)
 
-    monkeypatch.setattr(Trainer, "run", interrupted)
+    monkeypatch.setattr(Stepper, "optimize", interrupted)
+
+
+def step_reports(run: Run) -> list[StepReport]:
+    """A whole run."""
+    return [report for report in run.trainer.run() if isinstance(report, StepReport)]
 
 
 def chunk_of(bundle: Path) -> np.ndarray:
@@ -118,20 +123,20 @@ def test_a_twin_can_start_from_its_bundle(dataset: Path, tmp_path: Path) -> None
     training = {"batch_size": 2, "steps": 1, "precision": "fp32", "threads": 1}
     config = tmp_path / "model.json"
     config.write_text(json.dumps({"model": model, "training": training}))
-    run = Run(config, "tabletop", tmp_path / "first", torch.device("cpu"), datasets=[dataset])
+    run = Run(config, "tabletop", tmp_path / "first", "cpu", datasets=[dataset])
     train(run, resume=False, console=QUIET)
     config.write_text(json.dumps({"model": model, "training": training | {"start": str(tmp_path / "first/bundle")}}))
-    second = Run(config, "tabletop", tmp_path / "second", torch.device("cpu"), datasets=[dataset])
-    weights = second.trainer.model.state_dict()
-    assert all(torch.equal(value, weights[name]) for name, value in run.trainer.average.weights.items())
-    assert second.start.state_normalizer is None
+    second = Run(config, "tabletop", tmp_path / "second", "cpu", datasets=[dataset])
+    weights = second.stepper.model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in run.stepper.average.weights.items())
+    assert second.start.normalizers.state is None
     assert np.isfinite(chunk_of(tmp_path / "first/bundle")).all()
 
 
 def test_the_short_schema_trains(dataset: Path, tmp_path: Path) -> None:
     schema = SEED_SCHEMA | {"model": SEED_SCHEMA["model"] | {"backbone_options": TWIN, "image_size": 32}}
     (tmp_path / "model.json").write_text(json.dumps(schema))
-    run = Run(tmp_path / "model.json", "tabletop", tmp_path / "run", torch.device("cpu"), datasets=[dataset])
+    run = Run(tmp_path / "model.json", "tabletop", tmp_path / "run", "cpu", datasets=[dataset])
     report = next(run.trainer.run())
     assert report.frames == 128 * 16 and np.isfinite(report.losses["loss"])
     assert run.trainer.share_done() == 1 / 5  # 21 frames are one batch an epoch
@@ -142,13 +147,13 @@ def test_the_short_schema_trains(dataset: Path, tmp_path: Path) -> None:
 )
 def test_every_shipped_file_says_how_to_train(path: Path) -> None:
     file, training = load_training_file(path, ["somewhere"])
-    schedule = training.schedule(1000, file.model.history_length)
+    schedule = training.budget(1000, file.model.history_length)
     assert schedule.steps > 0 and schedule.stages[-1].window == file.model.history_length
 
 
 def test_epochs_are_turned_into_steps(tmp_path: Path) -> None:
     config = write_config(tmp_path / "run.yaml", tmp_path, stages=[], steps=None, epochs=3, batch_size=8)
-    schedule = load_training_file(config)[1].schedule(frames=20, window=4)
+    schedule = load_training_file(config)[1].budget(frames=20, window=4)
     assert schedule.steps == 9
     assert [(stage.window, stage.batch_size) for stage in schedule.stages] == [(4, 8)]
 
@@ -161,15 +166,16 @@ def test_training_lowers_the_loss(dataset: Path, tmp_path: Path) -> None:
         ),
         tmp_path / "run",
     )
-    losses = [report.losses["loss"] for report in run.trainer.run()]
+    losses = [report.losses["loss"] for report in step_reports(run)]
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
 
 
-def test_a_run_leaves_curves_and_provenance(dataset: Path, tmp_path: Path) -> None:
+def test_a_run_leaves_a_report_and_provenance(dataset: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path / "run.yaml", dataset)
     assert main([str(config), "--output", str(tmp_path / "run"), "--device", "cpu"]) == 0
-    assert (tmp_path / "run/loss_curve.png").stat().st_size > 1000
-    assert "validation,pose" in (tmp_path / "run/losses.csv").read_text()
+    assert (tmp_path / "run/report.html").stat().st_size > 1000
+    assert "validation/pose" in (tmp_path / "run/watch/points.csv").read_text()
+    assert load_bundle(tmp_path / "run/best").provenance["steps"] in (2, 4)
     facts = load_bundle(tmp_path / "run/bundle").provenance
     assert facts["steps"] == 4 and facts["episodes"] == 4 and facts["seed"] == 0
 
@@ -186,10 +192,10 @@ def test_a_run_can_start_from_a_bundle(dataset: Path, tmp_path: Path) -> None:
         tmp_path / "second",
     )
     assert all(
-        torch.equal(value, second.trainer.model.state_dict()[name])
+        torch.equal(value, second.stepper.model.state_dict()[name])
         for name, value in bundle.model.state_dict().items()
     )
-    assert second.start.action_normalizer == bundle.action_normalizer
+    assert second.start.normalizers.action == bundle.action_normalizer
 
 
 def test_a_bundle_of_another_model_is_refused(dataset: Path, tmp_path: Path) -> None:
@@ -238,7 +244,7 @@ def test_a_wrong_config_is_refused_by_name(tmp_path: Path, change: dict, message
 def test_a_missing_dataset_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write_config(tmp_path / "run.yaml", tmp_path / "nowhere")
     assert main([str(config), "--output", str(tmp_path / "run"), "--device", "cpu"]) == 1
-    assert "no meta/info.json" in capsys.readouterr().out.replace("\n", "")
+    assert "no such folder; expected a data set" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_shipped_config_loads() -> None:
