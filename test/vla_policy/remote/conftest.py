@@ -22,7 +22,7 @@ def serve() -> Iterator[Callable[..., str]]:
 
         def start(make_policy: Callable[[], object] = CountingPolicy, feels: bool = False, **options: object) -> str:
             settings = ServerOptions(port=0, **options)
-            return stack.enter_context(serving(lambda: Session(make_policy(), CONTRACT, Convention(), tuple(CONTRACT.cameras), feels), settings))
+            return stack.enter_context(serving(lambda: Session(make_policy(), CONTRACT, Convention(), feels), settings))
 
         yield start
 

@@ -23,6 +23,8 @@ class CountingPolicy:
     """A policy whose rows count up: row k of step n of an episode holds n + k / 100."""
 
     period_ns = 2 * CONTRACT.action_dt_ns
+    cameras = tuple(CONTRACT.cameras)
+    history_frames = 3
 
     def __init__(self) -> None:
         self.timings = {"model": 0.5}

@@ -61,6 +61,7 @@ class RemotePolicy:
         self.contract = contract
         self.options = options or ClientOptions()
         self.timings = {"model": 0.0, "transport": 0.0}
+        self.history_frames = 0  # of the server, where it tells them
         self._asked_convention = convention or Convention()
         self._execute_rows = execute_rows
         self._connection: client.ClientConnection | None = None
@@ -86,6 +87,7 @@ class RemotePolicy:
         started = time.perf_counter()
         self._send(MessageType.OBSERVATION, self._payload(observation, run_id))
         reply = self._receive(MessageType.ACTION).payload
+        self.history_frames = int(reply.get("history_frames", 0))
         timings = dict(reply.get("timings") or {"model": 0.0})
         spent_ms = 1e3 * (time.perf_counter() - started)
         self.timings = {**timings, "transport": max(0.0, spent_ms - sum(timings.values()))}

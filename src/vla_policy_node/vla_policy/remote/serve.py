@@ -49,7 +49,7 @@ def make_server(options: argparse.Namespace) -> PolicyServer:
         )
     settings = ServerOptions(options.host, options.port, token, tls, options.clients)
     return PolicyServer(
-        lambda: Session(policy(), robot, convention, bundle.config.cameras, bundle.state_normalizer is not None),
+        lambda: Session(policy(), robot, convention, bundle.state_normalizer is not None),
         settings,
     )
 

@@ -7,8 +7,8 @@ benchmark expects that steps its simulator once an observation.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,25 +23,26 @@ from vla_policy.types import ActionChunk, Observation, Pose
 STATE_KEYS = ("states", "state")  # vla-eval's benchmarks use both
 
 
+class ServedPolicy(SteppedPolicy, Protocol):
+    """The part of vla_policy.policy.Policy that a session needs."""
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras that it looks through."""
+
+    @property
+    def history_frames(self) -> int:
+        """Frames now in the history."""
+
+
 class Session:
     """One client's side of a server. `answer` is called in the thread that owns torch."""
 
-    def __init__(
-        self,
-        policy: SteppedPolicy,
-        contract: RobotContract,
-        convention: Convention,
-        cameras: Sequence[str],
-        feels: bool,
-    ) -> None:
-        """cameras: those that the policy looks through. feels: whether it has proprioception.
-
-        convention: of clients that ask for single rows.
-        """
+    def __init__(self, policy: ServedPolicy, contract: RobotContract, convention: Convention, feels: bool) -> None:
+        """feels: whether the policy has proprioception. convention: of clients that ask for single rows."""
         self._policy = policy
         self._contract = contract
         self._convention = convention
-        self._cameras = tuple(cameras)
         self._feels = feels
         self._wants_chunks = False
         self._instruction: str | None = None
@@ -74,7 +75,7 @@ class Session:
             "capabilities": {"chunks": True},
             "contract": self._contract.name,
             "period_ns": self._policy.period_ns,
-            "cameras": list(self._cameras),
+            "cameras": list(self._policy.cameras),
             "action_names": list(self._contract.action_names),
             "action_spec": self._convention.spec(self._contract),
             "observation_spec": self._observation_spec(),
@@ -122,13 +123,14 @@ class Session:
             "execute_rows": chunk.execute_rows,
             "run_id": chunk.run_id,
             "timings": dict(self._policy.timings),
+            "history_frames": self._policy.history_frames,
         }
 
     def _observation(self, payload: Mapping[str, Any]) -> Observation:
         images = payload.get("images")
         if not isinstance(images, Mapping):
             raise ObservationError(
-                f"observation: got no images, expected a map of {', '.join(self._cameras)} to arrays"
+                f"observation: got no images, expected a map of {', '.join(self._policy.cameras)} to arrays"
             )
         stamp_ns = int(payload.get("stamp_ns", self._observations * self._contract.action_dt_ns))
         joints, pose = self._body(payload)
@@ -165,7 +167,7 @@ class Session:
                 "format": "rgb_hwc_uint8",
                 "description": f"{camera.height} x {camera.width} pixels",
             }
-            for name, camera in ((name, self._contract.cameras[name]) for name in self._cameras)
+            for name, camera in ((name, self._contract.cameras[name]) for name in self._policy.cameras)
         }
         spec["language"] = {"name": "language", "dims": 0, "format": "language"}
         if self._feels:
