@@ -23,6 +23,7 @@ from vla_policy.remote.convention import Convention
 from vla_policy.remote.wire import MAX_MESSAGE_BYTES, PROTOCOL_VERSION, ImageFormat, Message, MessageType, pack, unpack
 from vla_policy.types import ActionChunk, Observation
 
+ANSWER_S = 2.0
 TOKEN_VARIABLE = "VLA_POLICY_TOKEN"
 KINDS: dict[str, type[VlaError]] = {kind.__name__: kind for kind in (InstructionError, ObservationError, ActionError)}
 
@@ -34,7 +35,7 @@ class ClientOptions:
     images: raw, png (both exact) or jpeg (smaller, not exact).
     """
 
-    answer_s: float = 2.0
+    answer_s: float = ANSWER_S
     connect_s: float = 30.0
     token: str | None = None
     tls: ssl.SSLContext | None = None
@@ -200,7 +201,7 @@ class RemotePolicy:
         raise RemoteError(f"{self.url}: {why}; is the policy server running, and is it fast enough?")
 
 
-def connect(address: str, contract: RobotContract, answer_s: float = ClientOptions.answer_s) -> RemotePolicy:
+def connect(address: str, contract: RobotContract, answer_s: float = ANSWER_S) -> RemotePolicy:
     """The policy at an address; the environment variable VLA_POLICY_TOKEN holds the token, where one is needed.
 
     Raises: RemoteError.
