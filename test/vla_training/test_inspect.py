@@ -13,11 +13,11 @@ from fabricated import LENGTHS, write_dataset
 
 from vla_policy.errors import DataError
 from vla_training.datasets.source import Column, EpisodeInfo, SourceSpec
+from vla_training.inspect import main
 from vla_training.inspection import columns as columns_module
 from vla_training.inspection.columns import ColumnTally
 from vla_training.inspection.pictures import Sheet, draw_contact_sheet, draw_histograms, draw_lengths
 from vla_training.inspection.survey import Gap, chosen_episodes, is_action, survey
-from vla_training.summary import main
 
 RATE_HZ = 10.0
 

@@ -33,6 +33,7 @@ from vla_policy.models import published_architecture, short
 from vla_policy.resources import find_contract
 from vla_policy.strict import parse
 from vla_training.adapt import AdaptConfig, LoraSettings, prepare_model
+from vla_training.console import refuse
 from vla_training.training.optimization import make_optimizer
 
 MODES = {
@@ -157,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             table.add_row(mode, short(result.weights), short(result.trained), f"{result.windows_per_s:.2f}",
                           f"{result.windows_per_s * options.window:.1f}", memory)
     except VlaError as problem:
-        console.print(str(problem), style="red", highlight=False, soft_wrap=True)
+        refuse(console, problem)
         return 1
     console.print(table)
     return 0

@@ -37,6 +37,7 @@ from vla_policy.model.tokenizer import Tokenizer
 from vla_policy.observation.resize import resize_image
 from vla_policy.resources import find_contract
 from vla_training.config import load_training_file
+from vla_training.console import refuse
 from vla_training.datasets.batch import Batch
 from vla_training.datasets.config import Augmentation, Source
 from vla_training.datasets.loader import window_loader
@@ -248,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             show(console, results[-1])
     except VlaError as problem:
-        console.print(f"[red]{problem}[/red]", highlight=False)
+        refuse(console, problem)
         return 1
     if options.output:
         options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

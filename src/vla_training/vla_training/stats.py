@@ -21,6 +21,7 @@ from vla_policy.errors import VlaError
 from vla_policy.normalizer import Normalizer
 from vla_policy.resources import find_contract
 from vla_training.config import load_training_file
+from vla_training.console import refuse
 from vla_training.datasets.training_data import open_training_data
 
 
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         contract = load_contract(find_contract(options.robot))
         data = open_training_data(training.datasets, contract, file.model, seed=training.seed)
     except VlaError as problem:
-        console.print(f"[red]{problem}[/red]", highlight=False)
+        refuse(console, problem)
         return 1
     statistics = data.statistics
     console.print(

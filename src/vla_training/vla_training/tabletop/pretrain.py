@@ -32,6 +32,7 @@ from vla_policy.model.tokenizer import Tokenizer
 from vla_policy.model.vla import VLAModel, build_model
 from vla_policy.normalizer import Normalizer
 from vla_policy.resources import find_contract
+from vla_training.console import refuse
 from vla_training.provenance import provenance
 from vla_training.tabletop.grounding import PlaceScale, Scenes, fit_state, load_scenes, scene_batch
 from vla_training.training.optimization import AveragedWeights, autocast, learning_rate_at, make_optimizer
@@ -249,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.output, grounded, {"report": report, "provenance": provenance("pretrain", arguments)}
         )
     except VlaError as problem:
-        console.print(f"[red]{problem}[/red]")
+        refuse(console, problem)
         return 1
     console.log(f"wrote {options.output}")
     return 0

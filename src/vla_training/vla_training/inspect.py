@@ -18,6 +18,7 @@ from rich.progress import track
 from rich.table import Table
 
 from vla_policy.errors import ConfigError, VlaError
+from vla_training.console import refuse
 from vla_training.datasets.registry import READERS, open_source
 from vla_training.inspection.pictures import Sheet, draw_contact_sheet, draw_histograms, draw_lengths
 from vla_training.inspection.survey import Survey, survey
@@ -55,7 +56,7 @@ def facts(found: Survey) -> dict[str, Any]:
 def show(found: Survey, where: Path, console: Console) -> None:
     """Print the survey as a person reads it."""
     spec, lengths = found.spec, _spread(found.lengths)
-    console.print(f"[bold]{where}[/]: {spec.format}, {found.episodes} episodes, {found.frames} frames")
+    console.print(f"[bold]{_plain(str(where))}[/]: {spec.format}, {found.episodes} episodes, {found.frames} frames")
     if lengths:
         console.print(f"lengths: {lengths['min']:g} to {lengths['max']:g} frames, median {lengths['median']:g}")
     published = f"{spec.rate_hz:g} Hz published" if spec.rate_hz else "no rate published"
@@ -128,7 +129,7 @@ def _plain(text: str) -> str:
 def _write(folder: Path, found: Survey, pictures: list[Path | None], console: Console) -> None:
     write_json(folder / "inspect.json", facts(found))
     names = ["inspect.json", *(picture.name for picture in pictures if picture is not None)]
-    console.print(f"written to {folder}: {', '.join(names)}", soft_wrap=True)
+    console.print(f"written to {folder}: {', '.join(names)}", markup=False, soft_wrap=True)
 
 
 def _inspect(options: argparse.Namespace, console: Console) -> None:
@@ -164,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _inspect(options, console)
     except VlaError as problem:
-        console.print(f"[red]{_plain(str(problem))}[/red]")
+        refuse(console, problem)
         return 1
     return 0
 
