@@ -119,6 +119,9 @@ class TrainingConfig(StrictModel):
             raise ValueError(
                 f"start is {self.start!r} and grounding is {self.grounding!r}; a run starts from one of them"
             )
+        if self.start and self.statistics:
+            raise ValueError(f"start is {self.start!r} and statistics is {self.statistics!r}; a run that starts from a "
+                             "bundle keeps its normalisers: leave statistics out")
         if bool(self.scenes) != bool(self.scene_batch_size):
             raise ValueError(
                 f"scenes is {self.scenes!r} and scene_batch_size is {self.scene_batch_size}; "

@@ -18,7 +18,6 @@ from torch.distributed.tensor import DTensor
 from vla_training.train import train
 from vla_training.training.report import StepReport, ValidationReport
 from vla_training.training.run import Run
-from vla_training.training.state import local_bytes
 
 QUIET = Console(quiet=True)
 TIMEOUT_S = 280.0
@@ -82,7 +81,7 @@ def sharded(config: str, output: str) -> None:
     again.trainer.resume(again.state_folder)
     pairs = zip(run.trainer.tensors().items(), again.trainer.tensors().items(), strict=True)
     same = all(one == other and torch.equal(_local(a), _local(b)) for (one, a), (other, b) in pairs)
-    facts = {"same": same, "steps": again.trainer.progress.step, "bytes": local_bytes(weights), "whole": whole}
+    facts = {"same": same, "steps": again.trainer.progress.step, "bytes": sum(_local(weight).nbytes for weight in weights.values()), "whole": whole}
     (Path(output) / f"rank{os.environ.get('RANK', 0)}.json").write_text(json.dumps(facts))
 
 
