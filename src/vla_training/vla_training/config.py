@@ -46,7 +46,8 @@ class TrainingConfig(StrictModel):
 
     datasets: what is learnt from; a command line can name them instead. cache: `decoded` keeps every frame at the
     model's image size in a file beside the data, `none` decodes what a window needs. workers: processes that load
-    beside each that trains. statistics: a file made by `stats` from these datasets; else they are computed.
+    beside each that trains. statistics: a file made by `stats` from these datasets; else they are computed; not
+    with `start`, which has its own.
     start: a policy bundle whose weights, tokenizer and normalisers the run begins with; grounding: a folder written by
     `pretrain`; without either they are made new.
     scenes: folder written by `scenes`, for the grounding loss kept as a side task (`scene_batch_size` a step;

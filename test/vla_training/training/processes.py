@@ -81,7 +81,8 @@ def sharded(config: str, output: str) -> None:
     again.trainer.resume(again.state_folder)
     pairs = zip(run.trainer.tensors().items(), again.trainer.tensors().items(), strict=True)
     same = all(one == other and torch.equal(_local(a), _local(b)) for (one, a), (other, b) in pairs)
-    facts = {"same": same, "steps": again.trainer.progress.step, "bytes": sum(_local(weight).nbytes for weight in weights.values()), "whole": whole}
+    held = sum(_local(weight).nbytes for weight in weights.values())
+    facts = {"same": same, "steps": again.trainer.progress.step, "bytes": held, "whole": whole}
     (Path(output) / f"rank{os.environ.get('RANK', 0)}.json").write_text(json.dumps(facts))
 
 

@@ -94,7 +94,8 @@ def test_a_checkpoint_holds_the_validation_of_its_step(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a rate at which nothing is learnt, the first validation stays the best."""
-    config = write_config(tmp_path / "run.yaml", dataset, steps=6, export_every=3, validate_every=3, learning_rate=1e-12)
+    config = write_config(tmp_path / "run.yaml", dataset, steps=6, export_every=3, validate_every=3,
+                          learning_rate=1e-12)
     whole = run_of(config, tmp_path / "whole")
     train(whole, resume=False, console=QUIET)
     optimize, seen = Stepper.optimize, []

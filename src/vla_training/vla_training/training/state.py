@@ -1,6 +1,7 @@
 """A run in, a folder from which it goes on exactly out, and back; written whole or not at all.
 
-    progress.json: how far it is, and of which data  *.safetensors: weights, averaged weights and the optimizer's moments
+    progress.json  how far it is, and of which data
+    *.safetensors  weights, averaged weights and the optimizer's moments
 
 Each process writes what it holds by torch.distributed.checkpoint in its safetensors layout: sharded weights stay
 sharded, and another number of processes can read them. Nothing in it is a pickle.
