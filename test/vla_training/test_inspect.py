@@ -221,4 +221,4 @@ def test_a_folder_that_is_no_data_set_is_one_clear_line(tmp_path: Path, capsys: 
     (tmp_path / "file").write_text("")
     write_dataset(tmp_path / "set")
     assert main([str(tmp_path / "set"), "--output", str(tmp_path / "file/out")]) == 1
-    assert "name another folder for the results" in " ".join(capsys.readouterr().out.split())
+    assert "name another place for the results" in " ".join(capsys.readouterr().out.split())

@@ -44,6 +44,7 @@ from vla_training.datasets.loader import window_loader
 from vla_training.datasets.prepared import PreparedSource
 from vla_training.datasets.training_data import TrainingData, open_training_data
 from vla_training.datasets.windows import Draw, Window, WindowSet
+from vla_training.watch.facts import results_at, write_json
 
 WARM_UP = 2  # batches that are not measured: workers start, files open
 MB = 1e6
@@ -248,11 +249,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 measure(source, contract, file.model, load, options.long, options.cache, options.lerobot_python)
             )
             show(console, results[-1])
+        if options.output:
+            with results_at(options.output):
+                write_json(options.output, results)
     except VlaError as problem:
         refuse(console, problem)
         return 1
-    if options.output:
-        options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

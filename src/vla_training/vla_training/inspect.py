@@ -17,12 +17,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from vla_policy.errors import ConfigError, VlaError
+from vla_policy.errors import VlaError
 from vla_training.console import refuse
 from vla_training.datasets.registry import READERS, open_source
 from vla_training.inspection.pictures import Sheet, draw_contact_sheet, draw_histograms, draw_lengths
 from vla_training.inspection.survey import Survey, survey
-from vla_training.watch.facts import write_json
+from vla_training.watch.facts import results_at, write_json
 
 WIDTH = 118  # where the output is no terminal, which would tell its own
 LISTED = 30  # tasks and sentences in the terminal; the file has all
@@ -139,18 +139,17 @@ def _inspect(options: argparse.Namespace, console: Console) -> None:
     progress.close()
     pictures: list[Path | None] = []
     if options.output is not None:
-        try:
+        with results_at(options.output):
             options.output.mkdir(parents=True, exist_ok=True)
-        except OSError as problem:
-            raise ConfigError(f"{options.output}: {problem.strerror}; name another folder for the results") from None
-        pictures = [
-            draw_histograms(found, options.output / "actions.png"),
-            draw_lengths(found, options.output / "lengths.png"),
-            draw_contact_sheet(source, options.output / "contact_sheet.png", Sheet(), found.faults),
-        ]
+            pictures = [
+                draw_histograms(found, options.output / "actions.png"),
+                draw_lengths(found, options.output / "lengths.png"),
+                draw_contact_sheet(source, options.output / "contact_sheet.png", Sheet(), found.faults),
+            ]
     show(found, options.dataset, console)
     if options.output is not None:
-        _write(options.output, found, pictures, console)
+        with results_at(options.output):
+            _write(options.output, found, pictures, console)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,7 +22,7 @@ from vla_policy.strict import load_yaml
 from vla_training.console import refuse
 from vla_training.datasets.config import Source
 from vla_training.datasets.prepared import prepare_source
-from vla_training.watch.facts import write_json
+from vla_training.watch.facts import results_at, write_json
 from vla_training.watch.figures import draw_action_errors, draw_trajectory
 from vla_training.watch.measured import OpenLoopResult, save_open_loop
 from vla_training.watch.open_loop import measure, replaying
@@ -84,7 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = run(find_policy(options.bundle), source, options.episodes, options.drawn, options.device)
         show(result, console)
         if options.output is not None:
-            _write(options.output, result, console)
+            with results_at(options.output):
+                _write(options.output, result, console)
     except VlaError as problem:
         refuse(console, problem)
         return 1

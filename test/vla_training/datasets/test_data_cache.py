@@ -65,7 +65,7 @@ def test_a_disk_that_fills_up_on_the_way_is_told(tmp_path: Path, monkeypatch: py
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(DataError, match=r"\.cache: images \[5, 2, 8, 8, 3\] found no room: No space left .*cache: none"):
+    with pytest.raises(DataError, match=r"\.cache: images \[5, 2, 8, 8, 3\] found no room: No space .*cache: none"):
         decoded_images(memory_set(tmp_path), [0], CAMERAS, 8)
     assert list((tmp_path / FOLDER).iterdir()) == []
 
