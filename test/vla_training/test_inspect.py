@@ -13,11 +13,11 @@ from fabricated import LENGTHS, write_dataset
 
 from vla_policy.errors import DataError
 from vla_training.datasets.source import Column, EpisodeInfo, SourceSpec
+from vla_training.inspect import main
 from vla_training.inspection import columns as columns_module
 from vla_training.inspection.columns import ColumnTally
 from vla_training.inspection.pictures import Sheet, draw_contact_sheet, draw_histograms, draw_lengths
 from vla_training.inspection.survey import Gap, chosen_episodes, is_action, survey
-from vla_training.summary import main
 
 RATE_HZ = 10.0
 
@@ -221,4 +221,4 @@ def test_a_folder_that_is_no_data_set_is_one_clear_line(tmp_path: Path, capsys: 
     (tmp_path / "file").write_text("")
     write_dataset(tmp_path / "set")
     assert main([str(tmp_path / "set"), "--output", str(tmp_path / "file/out")]) == 1
-    assert "name another folder for the results" in " ".join(capsys.readouterr().out.split())
+    assert "name another place for the results" in " ".join(capsys.readouterr().out.split())

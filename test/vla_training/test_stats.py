@@ -19,3 +19,6 @@ def test_a_file_for_a_run_and_a_table_for_a_person(tmp_path: Path, capsys: pytes
     assert main([str(config)]) == 0
     assert main([str(config), "--data", str(tmp_path / "nowhere")]) == 1
     assert "no such folder" in " ".join(capsys.readouterr().out.split())
+    (tmp_path / "file").touch()
+    assert main([str(config), "--output", str(tmp_path / "file/statistics.json")]) == 1
+    assert f"{tmp_path / 'file/statistics.json'}: cannot be written ([Errno 17] File exists" in capsys.readouterr().out

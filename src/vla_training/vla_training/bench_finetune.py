@@ -4,7 +4,8 @@
 
 Weights are random at the published size and the batch is made up, since neither speed nor memory depends on the
 values: nothing is downloaded, no data is read. Needs an NVIDIA GPU. `--twin` runs the backbone's tiny twin on the CPU
-instead, to see that all works; its figures say nothing of the model.
+instead, to see that all works; its figures say nothing of the model. `--suggest GIB` needs no GPU: it counts what of
+the backbone can be trained on one with this much memory, and prints the `adapt` part of a training file for it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import yaml
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -32,7 +34,8 @@ from vla_policy.model.vla import VLAModel, build_model
 from vla_policy.models import published_architecture, short
 from vla_policy.resources import find_contract
 from vla_policy.strict import parse
-from vla_training.adapt import AdaptConfig, LoraSettings, prepare_model
+from vla_training.adapt import AdaptConfig, LoraSettings, prepare_model, suggest
+from vla_training.console import refuse
 from vla_training.training.optimization import make_optimizer
 
 MODES = {
@@ -117,6 +120,15 @@ def measure(mode: str, options: argparse.Namespace, device: torch.device) -> Mea
                     options.batch_size * options.steps / seconds, peak)
 
 
+def suggestion(options: argparse.Namespace) -> str:
+    """The `adapt` part of a training file, as YAML. Raises: ConfigError where not even adapters fit."""
+    with torch.device("meta"):  # sizes without memory
+        model = build_model(model_config(options.backbone, options.window, options.twin),
+                            load_contract(find_contract("tabletop")), VOCABULARY)
+    chosen = suggest(model, options.suggest).model_dump(mode="json", exclude_defaults=True)
+    return yaml.safe_dump({"adapt": chosen}, sort_keys=False).strip()
+
+
 def _step(model: VLAModel, optimizer: torch.optim.Optimizer, inputs: tuple[Tensor, ...],
           targets: ActionTargets) -> None:
     weights = LossWeights()
@@ -144,10 +156,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=10, help="steps that are timed")
     parser.add_argument("--warmup", type=int, default=3, help="steps before them")
     parser.add_argument("--activation-checkpointing", action="store_true", help="compute activations again")
+    parser.add_argument("--suggest", type=float, metavar="GIB", help="measure nothing: what fits a GPU of this memory")
     parser.add_argument("--twin", action="store_true", help="the tiny twin, on the CPU")
     options = parser.parse_args(arguments)
     console = Console()
     try:
+        if options.suggest is not None:
+            console.print(suggestion(options), markup=False, highlight=False)
+            return 0
         device = torch.device("cpu" if options.twin else _gpu())
         table = Table("mode", "weights", "trained", "windows/s", "frames/s", "peak GPU memory",
                       title=_title(options, device))
@@ -157,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             table.add_row(mode, short(result.weights), short(result.trained), f"{result.windows_per_s:.2f}",
                           f"{result.windows_per_s * options.window:.1f}", memory)
     except VlaError as problem:
-        console.print(str(problem), style="red", highlight=False, soft_wrap=True)
+        refuse(console, problem)
         return 1
     console.print(table)
     return 0

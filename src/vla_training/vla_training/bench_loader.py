@@ -37,12 +37,14 @@ from vla_policy.model.tokenizer import Tokenizer
 from vla_policy.observation.resize import resize_image
 from vla_policy.resources import find_contract
 from vla_training.config import load_training_file
+from vla_training.console import refuse
 from vla_training.datasets.batch import Batch
 from vla_training.datasets.config import Augmentation, Source
 from vla_training.datasets.loader import window_loader
 from vla_training.datasets.prepared import PreparedSource
 from vla_training.datasets.training_data import TrainingData, open_training_data
 from vla_training.datasets.windows import Draw, Window, WindowSet
+from vla_training.watch.facts import results_at, write_json
 
 WARM_UP = 2  # batches that are not measured: workers start, files open
 MB = 1e6
@@ -247,11 +249,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 measure(source, contract, file.model, load, options.long, options.cache, options.lerobot_python)
             )
             show(console, results[-1])
+        if options.output:
+            with results_at(options.output):
+                write_json(options.output, results)
     except VlaError as problem:
-        console.print(f"[red]{problem}[/red]", highlight=False)
+        refuse(console, problem)
         return 1
-    if options.output:
-        options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

@@ -46,7 +46,8 @@ class TrainingConfig(StrictModel):
 
     datasets: what is learnt from; a command line can name them instead. cache: `decoded` keeps every frame at the
     model's image size in a file beside the data, `none` decodes what a window needs. workers: processes that load
-    beside each that trains. statistics: a file made by `stats` from these datasets; else they are computed.
+    beside each that trains. statistics: a file made by `stats` from these datasets; else they are computed; not
+    with `start`, which has its own.
     start: a policy bundle whose weights, tokenizer and normalisers the run begins with; grounding: a folder written by
     `pretrain`; without either they are made new.
     scenes: folder written by `scenes`, for the grounding loss kept as a side task (`scene_batch_size` a step;
@@ -119,6 +120,9 @@ class TrainingConfig(StrictModel):
             raise ValueError(
                 f"start is {self.start!r} and grounding is {self.grounding!r}; a run starts from one of them"
             )
+        if self.start and self.statistics:
+            raise ValueError(f"start is {self.start!r} and statistics is {self.statistics!r}; a run that starts from a "
+                             "bundle keeps its normalisers: leave statistics out")
         if bool(self.scenes) != bool(self.scene_batch_size):
             raise ValueError(
                 f"scenes is {self.scenes!r} and scene_batch_size is {self.scene_batch_size}; "

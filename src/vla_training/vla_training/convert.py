@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from vla_policy.errors import DataError, VlaError
+from vla_training.console import refuse
 from vla_training.datasets.lerobot.from_source import Conversion, Outcome, convert, plan_conversion
 from vla_training.datasets.registry import READERS, open_source
 from vla_training.provenance import provenance
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = plan_conversion(source, options.output, options.rate_hz, options.skip_bad)
         outcome = _convert(plan, options.workers, provenance("convert", arguments), console)
     except VlaError as problem:
-        console.print(str(problem), style="red", markup=False, soft_wrap=True)
+        refuse(console, problem)
         if isinstance(problem, DataError) and not options.skip_bad:
             console.print("--skip-bad leaves out episodes that cannot be read, and goes on from here")
         return 1

@@ -19,9 +19,10 @@ from vla_policy.engine import choose_device
 from vla_policy.errors import VlaError
 from vla_policy.resources import find_policy
 from vla_policy.strict import load_yaml
+from vla_training.console import refuse
 from vla_training.datasets.config import Source
 from vla_training.datasets.prepared import prepare_source
-from vla_training.watch.facts import write_json
+from vla_training.watch.facts import results_at, write_json
 from vla_training.watch.figures import draw_action_errors, draw_trajectory
 from vla_training.watch.measured import OpenLoopResult, save_open_loop
 from vla_training.watch.open_loop import measure, replaying
@@ -62,7 +63,7 @@ def _write(folder: Path, result: OpenLoopResult, console: Console) -> None:
     draw_action_errors(result, folder / "action_error.png")
     for number, one in enumerate(result.drawn):
         draw_trajectory(one, result.names, result.units, folder / f"trajectory_{number}.png")
-    console.print(f"written to {folder}", soft_wrap=True)
+    console.print(f"written to {folder}", markup=False, soft_wrap=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,9 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = run(find_policy(options.bundle), source, options.episodes, options.drawn, options.device)
         show(result, console)
         if options.output is not None:
-            _write(options.output, result, console)
+            with results_at(options.output):
+                _write(options.output, result, console)
     except VlaError as problem:
-        console.print(f"[red]{problem}[/red]", soft_wrap=True)
+        refuse(console, problem)
         return 1
     return 0
 

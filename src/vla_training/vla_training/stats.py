@@ -21,7 +21,9 @@ from vla_policy.errors import VlaError
 from vla_policy.normalizer import Normalizer
 from vla_policy.resources import find_contract
 from vla_training.config import load_training_file
+from vla_training.console import refuse
 from vla_training.datasets.training_data import open_training_data
+from vla_training.watch.facts import results_at, write_json
 
 
 def table_of(title: str, normalizer: Normalizer, units: Sequence[str] = ()) -> Table:
@@ -50,11 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         file, training = load_training_file(options.config, options.data)
         contract = load_contract(find_contract(options.robot))
-        data = open_training_data(training.datasets, contract, file.model, seed=training.seed)
+        statistics = open_training_data(training.datasets, contract, file.model, seed=training.seed).statistics
+        if options.output:
+            with results_at(options.output):
+                write_json(options.output, statistics.model_dump(mode="json"))
     except VlaError as problem:
-        console.print(f"[red]{problem}[/red]", highlight=False)
+        refuse(console, problem)
         return 1
-    statistics = data.statistics
     console.print(
         f"{', '.join(statistics.data)}: {statistics.episodes} episodes, {statistics.rows} action rows, "
         f"key {statistics.key[:12]}",
@@ -64,9 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if statistics.state:
         console.print(table_of("state", statistics.state))
     if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        statistics.save(options.output)
-        console.print(str(options.output), highlight=False)
+        console.print(str(options.output), markup=False, highlight=False, soft_wrap=True)
     return 0
 
 

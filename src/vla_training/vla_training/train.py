@@ -4,7 +4,8 @@
 `ros2 run vla_training train config/models/tiny_tabletop.yaml --data outputs/demonstrations --output outputs/run`
 
 OUTPUT/bundle is the newest policy, OUTPUT/best the one with the lowest validation loss. Ctrl-C or SIGTERM saves and
-ends; `--resume` goes on exactly where it stopped; a second Ctrl-C ends at once.
+ends; `--resume` goes on exactly where it stopped, without it a folder that holds a run is refused; a second Ctrl-C ends
+at once.
 
 Several processes share every batch, on one machine or many, when torchrun starts them (on a CPU with `threads: 1`),
 or, on GPUs, accelerate, which starts one process only where it finds none:
@@ -15,6 +16,7 @@ or, on GPUs, accelerate, which starts one process only where it finds none:
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +25,9 @@ import torch
 from rich.console import Console
 
 from vla_policy.errors import VlaError
-from vla_training.training.report import RunEnd, StepReport
+from vla_training.console import refuse
+from vla_training.training import state
+from vla_training.training.report import RunEnd, ValidationReport
 from vla_training.training.run import Run
 from vla_training.training.signals import stop_on_signal
 from vla_training.watch.facts import machine_facts
@@ -32,23 +36,28 @@ from vla_training.watch.watcher import Watcher
 
 
 def train(run: Run, resume: bool, console: Console) -> None:
-    """Run the loop to the end of its budget, or to Ctrl-C, saving and exporting on the way. Raises: VlaError."""
+    """Run the loop to the end of its budget, or to Ctrl-C, saving and exporting on the way.
+
+    Raises: VlaError, among others where there is nothing to resume, or a new run would replace another one.
+    """
     trainer, watcher = run.trainer, None
     if resume:
         trainer.resume(run.state_folder)
+    else:
+        run.stepper.together(lambda: state.check_none(run.state_folder))
     if run.accelerator.is_main_process:
         watcher = _watcher(run, console)
-    try:
-        with stop_on_signal() as trainer.stop:
+    with stop_on_signal() as trainer.stop:
+        try:
             _loop(run, watcher)
             bundle = _checkpoint(run, watcher)
             if watcher:
                 best = run.output / "best"
                 watcher.end(RunEnd(trainer.progress.step, trainer.progress.minutes, trainer.end_reason, str(bundle),
                                    str(best) if best.is_dir() else None))
-    finally:
-        if watcher:
-            watcher.close()
+        finally:
+            if watcher:
+                watcher.close()
 
 
 def _watcher(run: Run, console: Console) -> Watcher:
@@ -57,7 +66,7 @@ def _watcher(run: Run, console: Console) -> Watcher:
     trainer, watch, accelerator = run.trainer, run.training.watch, run.accelerator
     facts = {
         "config": {"model": run.file.model.model_dump(mode="json"), "training": run.training.model_dump(mode="json")},
-        "data": run.data.facts,
+        "data": run.facts,
         "command": run.provenance,
         "machine": machine_facts(accelerator.device, accelerator.num_processes),
     }
@@ -66,19 +75,24 @@ def _watcher(run: Run, console: Console) -> Watcher:
 
 
 def _loop(run: Run, watcher: Watcher | None) -> None:
-    for report in run.trainer.run():
-        if isinstance(report, StepReport):
-            if watcher:
-                watcher.step(report)
-            if report.step % run.training.export_every == 0 and report.step < report.steps:
-                _checkpoint(run, watcher)
-            continue
-        run.validation = dict(report.losses)
-        with run.stepper.averaged(), run.stepper.whole() as model:
-            if watcher:
-                watcher.validation(report, model)
-        if report.improved:
-            run.export("best")
+    trainer = run.trainer
+    for report in trainer.run():
+        if isinstance(report, ValidationReport):
+            _validated(run, report, watcher)
+        elif watcher:
+            watcher.step(report)
+        # A checkpoint holds the validation of its own step, or a resumed run would never know of it.
+        whole = isinstance(report, ValidationReport) or not trainer.validates
+        if whole and report.step % run.training.export_every == 0 and trainer.share_done() < 1.0:
+            _checkpoint(run, watcher)
+
+
+def _validated(run: Run, report: ValidationReport, watcher: Watcher | None) -> None:
+    with run.stepper.averaged(), run.stepper.whole() as model:
+        if watcher:
+            watcher.validation(report, model)
+    if report.improved:
+        run.export("best")
 
 
 def _checkpoint(run: Run, watcher: Watcher | None) -> Path:
@@ -105,8 +119,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run = Run(options.config, options.robot, options.output, options.device, arguments, options.data)
         train(run, options.resume, console)
     except VlaError as problem:
-        console.print(f"[red]{problem}[/red]")
+        refuse(console, problem)
         return 1
+    except KeyboardInterrupt:  # later ones are heard by the loop
+        console.print("interrupted before the first step; nothing was trained")
+        return 128 + signal.SIGINT
     finally:
         if run:
             run.accelerator.end_training()

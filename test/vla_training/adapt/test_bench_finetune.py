@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+import yaml
 
 from vla_policy.models import published_parameters
 from vla_training import bench_finetune
+from vla_training.adapt import AdaptConfig
+from vla_training.adapt.suggest import CANDIDATES
 from vla_training.bench_finetune import VOCABULARY, main, model_config
 
 QUICK = ["--twin", "--steps", "1", "--warmup", "0", "--batch-size", "1", "--window", "2"]
@@ -29,12 +32,18 @@ def test_a_twin_runs_in_every_mode(backbone: str, capsys: pytest.CaptureFixture[
     ([], "torch sees no NVIDIA GPU here"),
     ([*QUICK, "--backbone", "kosmoss"], "did you mean 'kosmos'"),
     ([*QUICK, "--mode", "qlora"], "adapt.lora.four_bit"),
+    (["--suggest", "8"], "got a GPU with 8 GiB, expected at least"),
 ])
 def test_what_cannot_run_is_refused_in_one_line(
     arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments) == 1
     assert expected in capsys.readouterr().out
+
+
+def test_what_fits_a_gpu_is_said_as_a_part_of_a_training_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--suggest", "16"]) == 0
+    assert AdaptConfig(**yaml.safe_load(capsys.readouterr().out)["adapt"]) == CANDIDATES[2]
 
 
 def test_the_model_has_its_published_size() -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from memory_source import MemorySource
 
+from vla_policy.action.rotation import inverse
 from vla_policy.action.rotation_forms import matrix_from, quaternion_from, rotation_as
 from vla_policy.contract import ActionKind, RobotContract
 from vla_policy.errors import ConfigError, DataError
@@ -106,7 +107,7 @@ def test_targets_in_every_form_become_changes_and_back(form: str) -> None:
 def test_changes_in_the_tools_axes_become_the_bases(seed: int) -> None:
     position, quaternion = poses(seed)
     change = conversions.change_between((position[:-1], quaternion[:-1]), (position[1:], quaternion[1:]))
-    own = conversions.base_to_tool(change, quaternion[:-1])
+    own = conversions.tool_to_base(change, inverse(quaternion[:-1]))
     said = {
         "state": {"pose": pose_columns("state", "quaternion_xyzw")},
         "actions": {

@@ -27,7 +27,7 @@ def test_statistics_are_read_back_for_the_same_data_only(sets: dict, tmp_path: P
     one, two = (str(sets[name].root) for name in ("one", "two"))
     data = data_of(sets, Source(path=one))
     file = tmp_path / "statistics.json"
-    data.statistics.save(file)
+    file.write_text(data.statistics.model_dump_json())
     assert data.statistics.rows == 21 * 4
     assert data_of(sets, Source(path=one)).statistics.key == data.statistics.key
     again = open_training_data([Source(path=one)], tabletop(), data.model, statistics=file)

@@ -18,7 +18,6 @@ from torch.distributed.tensor import DTensor
 from vla_training.train import train
 from vla_training.training.report import StepReport, ValidationReport
 from vla_training.training.run import Run
-from vla_training.training.state import local_bytes
 
 QUIET = Console(quiet=True)
 TIMEOUT_S = 280.0
@@ -46,8 +45,8 @@ def together(processes: int, scenario: str, *arguments: object, killed: bool = F
             member.kill()
 
 
-def gradients_of(config: Path, output: Path) -> dict[str, torch.Tensor]:
-    """The gradients of a run's first step, whole, before clipping."""
+def first_step_of(config: Path, output: Path) -> dict[str, torch.Tensor]:
+    """Of a run's first step: the gradients before clipping, their norm, and the weights after it; all of them whole."""
     found: dict[str, torch.Tensor] = {}
     run = Run(config, "tabletop", output, "cpu")
     clip = run.accelerator.clip_grad_norm_
@@ -55,19 +54,19 @@ def gradients_of(config: Path, output: Path) -> dict[str, torch.Tensor]:
     def noted(parameters: object, limit: float) -> object:
         for name, weight in run.stepper.model.named_parameters():
             if weight.grad is not None:
-                gradient = weight.grad.full_tensor() if isinstance(weight.grad, DTensor) else weight.grad
-                found[name] = gradient.detach().clone()
+                found[f"gradient/{name}"] = _whole(weight.grad)
         return clip(parameters, limit)
 
     run.accelerator.clip_grad_norm_ = noted
-    next(run.trainer.run())
-    return found
+    report = next(run.trainer.run())
+    weights = {f"weight/{name}": _whole(weight) for name, weight in run.stepper.model.named_parameters()}
+    return found | weights | {"gradient_norm": torch.tensor(report.gradient_norm)}
 
 
-def gradients(*pairs: str) -> None:
-    """CONFIG RESULT …: the first step's gradients of each config, written by the first process."""
+def first_step(*pairs: str) -> None:
+    """CONFIG RESULT …: what the first step of each config gives, written by the first process."""
     for config, result in zip(pairs[::2], pairs[1::2], strict=True):
-        found = gradients_of(Path(config), Path(result).with_suffix(""))
+        found = first_step_of(Path(config), Path(result).with_suffix(""))
         if os.environ["RANK"] == "0":
             torch.save(found, result)
 
@@ -82,7 +81,8 @@ def sharded(config: str, output: str) -> None:
     again.trainer.resume(again.state_folder)
     pairs = zip(run.trainer.tensors().items(), again.trainer.tensors().items(), strict=True)
     same = all(one == other and torch.equal(_local(a), _local(b)) for (one, a), (other, b) in pairs)
-    facts = {"same": same, "steps": again.trainer.progress.step, "bytes": local_bytes(weights), "whole": whole}
+    held = sum(_local(weight).nbytes for weight in weights.values())
+    facts = {"same": same, "steps": again.trainer.progress.step, "bytes": held, "whole": whole}
     (Path(output) / f"rank{os.environ.get('RANK', 0)}.json").write_text(json.dumps(facts))
 
 
@@ -111,11 +111,15 @@ def noted_run(config: Path, output: Path, resume: bool = False, kill_after: int 
     train(run, resume=resume, console=QUIET)
 
 
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
+
+
 def _local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-SCENARIOS: dict[str, Callable[..., None]] = {"gradients": gradients, "sharded": sharded, "broken": broken}
+SCENARIOS: dict[str, Callable[..., None]] = {"first_step": first_step, "sharded": sharded, "broken": broken}
 
 if __name__ == "__main__":
     SCENARIOS[sys.argv[1]](*sys.argv[2:])

@@ -3,8 +3,11 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from fabricated import write_config, write_dataset
@@ -43,6 +46,7 @@ def run_of(folder: Path, dataset: Path, **training: object) -> Run:
         ({"parallel": "fsdp2", "deepspeed": "x.json"}, "got deepspeed with parallel fsdp2"),
         ({"patience": 3, "validation_share": 0.0}, "got patience 3 with validation_share 0"),
         ({"accumulation_step": 2}, "unknown key 'accumulation_step'; did you mean 'accumulation_steps'"),
+        ({"start": "run/bundle", "statistics": "s.json"}, "start is 'run/bundle' and statistics is 's.json'"),
         ({"ema_decay": 1.0}, "ema_decay: got 1.0"),
     ],
 )
@@ -179,22 +183,43 @@ def test_reports_say_what_a_step_was(dataset: Path, tmp_path: Path) -> None:
     assert [report.step for report in reports] == list(range(1, 9)) and reports[-1].share_done == 1.0
     assert [(report.samples, report.frames) for report in reports] == [(4, 4)] * 4 + [(2, 8)] * 4
     assert all(report.learning_rate == 1e-3 and 0 <= report.wait_share <= 1 for report in reports)
-    assert reports[0].eta_s is None and reports[6].eta_s > 0 and reports[0].memory_bytes > 1e6
     assert {"pose", "gripper", "place", "loss"} == set(reports[0].losses)
 
 
-def test_the_second_ctrl_c_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_launchers_echo_of_ctrl_c_is_no_second_one(monkeypatch: pytest.MonkeyPatch) -> None:
     left: list[int] = []
-    monkeypatch.setattr(signals.os, "_exit", left.append)
+    monkeypatch.setattr(signals, "_end_at_once", left.append)
+    monkeypatch.setattr(signals, "ECHO_S", 3600.0)
+    monkeypatch.setenv("WORLD_SIZE", "2")
     with signals.stop_on_signal() as stop:
         assert not stop
         os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)  # the launcher's echo of the first
+        os.kill(os.getpid(), signal.SIGINT)
         assert stop and stop.signal == signal.SIGINT and not left
-        monkeypatch.setattr(signals, "ECHO_S", 0.0)
+    monkeypatch.setattr(signals, "ECHO_S", 0.0)
+    with signals.stop_on_signal():
+        os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
     assert left == [130]
     assert signal.getsignal(signal.SIGINT) is not stop.hear
+
+
+def test_the_second_ctrl_c_of_a_single_process_ends_it_and_its_children_at_once() -> None:
+    script = """if True:
+        import os, signal, subprocess
+        from vla_training.training.signals import stop_on_signal
+        player = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        print(player.pid, flush=True)
+        with stop_on_signal():
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+    """
+    alone = {name: value for name, value in os.environ.items() if name not in ("WORLD_SIZE", signals.BY_LAUNCHER)}
+    ended = subprocess.run([sys.executable, "-c", script], env=alone | {"PYTHONPATH": os.pathsep.join(sys.path)},
+                           stdout=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert ended.returncode == 130
+    psutil.wait_procs(player := [one for one in psutil.process_iter() if one.pid == int(ended.stdout)], timeout=10)
+    assert not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in player)
 
 
 def test_sigterm_saves(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

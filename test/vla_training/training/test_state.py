@@ -1,17 +1,20 @@
 """The state of a run is written whole or not at all, and read back only where it fits; a full disk costs nothing."""
 
+import errno
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from fabricated import write_config, write_dataset
+from fabricated import IMAGE_SIZE, LENGTHS, ROWS_PER_FRAME, tabletop, write_config, write_dataset, write_shard
 
-from vla_policy.errors import ConfigError
+from vla_policy.errors import ConfigError, VlaError
+from vla_training.datasets.lerobot import finalize
+from vla_training.tabletop.demonstrator import features
 from vla_training.train import Run, main
 from vla_training.training import state
 
@@ -58,6 +61,67 @@ def test_a_crash_leaves_the_state_before(moment: str, tmp_path: Path, monkeypatc
     assert read(tmp_path / "state")[1] == {"step": 1}
     write(tmp_path / "state", 3)
     assert read(tmp_path / "state")[1] == {"step": 3} and len(list(tmp_path.iterdir())) == 1
+
+
+def test_renames_that_fail_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "state", 1)
+
+    def stale(*_: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(os, "replace", stale)
+    with pytest.raises(state.StateError, match="could not be written.*Stale file handle"):
+        write(tmp_path / "state", 2)
+    assert read(tmp_path / "state")[1] == {"step": 1}
+
+
+def test_nothing_half_written_stays_where_another_process_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_dataset(tmp_path / "set")
+    run = Run(write_config(tmp_path / "run.yaml", tmp_path / "set"), "tabletop", tmp_path / "run", "cpu")
+    acted = []
+
+    def other_fails(action: Callable[[], None]) -> None:
+        action()
+        acted.append(list(tmp_path.glob("run/*.partial/*.safetensors")))
+        if acted[-1]:
+            raise VlaError("stopped, as 1 of 2 processes failed")
+
+    monkeypatch.setattr(run.stepper, "together", other_fails)
+    with pytest.raises(VlaError, match="1 of 2"):
+        run.trainer.save(run.state_folder)
+    assert acted[-1] and not list(tmp_path.glob("run/*"))
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"seed": 1}, "seed: got 1, expected 0"),
+    ({"stages": [], "batch_size": 4}, "stages: got .*'batch_size': 4.*expected .*'until': 0.5"),
+    ({"validation_share": 0.5}, "validation_share: got 0.5, expected 0.25"),
+    ({"steps": 3}, "steps: got 3, expected 4"),
+    ({"max_minutes": 5.0}, "max_minutes: got 5.0, expected None"),
+    ({"datasets": ["other"]}, r"data: got .*frames, share 1.0.*expected .*; statistics: got "),
+])
+def test_another_run_is_not_gone_on_with(change: dict, message: str, tmp_path: Path) -> None:
+    write_dataset(tmp_path / "set")
+    run = Run(write_config(tmp_path / "run.yaml", tmp_path / "set"), "tabletop", tmp_path / "run", "cpu")
+    run.trainer.save(run.state_folder)
+    if "datasets" in change:
+        shard = write_shard(tmp_path / "other", 0, LENGTHS, seed=5)[0]
+        finalize(tmp_path / "other", [shard], features(tabletop(), IMAGE_SIZE, ROWS_PER_FRAME), 5.0, "tabletop")
+        change = {"datasets": [{"path": str(tmp_path / "other")}]}
+    other = Run(write_config(tmp_path / "run.yaml", tmp_path / "set", **change), "tabletop", tmp_path / "run", "cpu")
+    with pytest.raises(ConfigError, match=f"the state of another run: .*{message}"):
+        other.trainer.resume(run.state_folder)
+
+
+def test_the_budget_may_grow_and_the_data_may_move(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "set")
+    run = Run(write_config(tmp_path / "run.yaml", tmp_path / "set"), "tabletop", tmp_path / "run", "cpu")
+    run.trainer.save(run.state_folder)
+    (tmp_path / "set").rename(tmp_path / "moved")
+    config = write_config(tmp_path / "run.yaml", tmp_path / "moved", steps=9)
+    Run(config, "tabletop", tmp_path / "run", "cpu").trainer.resume(run.state_folder)
 
 
 def test_what_is_damaged_or_of_another_model_is_refused(tmp_path: Path) -> None:

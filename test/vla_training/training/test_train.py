@@ -90,6 +90,34 @@ def test_two_steps_resume_and_infer_equal_an_uninterrupted_run(
     assert np.array_equal(chunk_of(tmp_path / "whole/bundle"), chunk_of(tmp_path / "broken/bundle"))
 
 
+def test_a_checkpoint_holds_the_validation_of_its_step(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a rate at which nothing is learnt, the first validation stays the best."""
+    config = write_config(tmp_path / "run.yaml", dataset, steps=6, export_every=3, validate_every=3,
+                          learning_rate=1e-12)
+    whole = run_of(config, tmp_path / "whole")
+    train(whole, resume=False, console=QUIET)
+    optimize, seen = Stepper.optimize, []
+
+    def killed(stepper: Stepper, *inputs: object) -> object:
+        seen.append(1)
+        if len(seen) == 4:
+            raise SystemExit
+        return optimize(stepper, *inputs)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Stepper, "optimize", killed)
+        train(run_of(config, tmp_path / "broken"), resume=False, console=QUIET)
+    broken = run_of(config, tmp_path / "broken")
+    broken.trainer.resume(broken.state_folder)
+    assert broken.trainer.progress.step == 3 and broken.bundle(broken.start.model).provenance["validation"]
+    train(broken, resume=True, console=QUIET)
+    one, other = whole.trainer.progress, broken.trainer.progress
+    assert one.stale == 1
+    assert (one.best, one.stale, one.validation) == (other.best, other.stale, other.validation)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_of_model_trains_resumes_and_acts(
     kind: str, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -196,6 +224,7 @@ def test_a_run_can_start_from_a_bundle(dataset: Path, tmp_path: Path) -> None:
         for name, value in bundle.model.state_dict().items()
     )
     assert second.start.normalizers.action == bundle.action_normalizer
+    assert second.facts["statistics"] == bundle.provenance["statistics"]
 
 
 def test_a_bundle_of_another_model_is_refused(dataset: Path, tmp_path: Path) -> None:
@@ -214,6 +243,24 @@ def test_resuming_nothing_is_refused(dataset: Path, tmp_path: Path) -> None:
     run = run_of(write_config(tmp_path / "run.yaml", dataset), tmp_path / "run")
     with pytest.raises(ConfigError, match="nothing to resume"):
         train(run, resume=True, console=QUIET)
+
+
+def test_a_new_run_does_not_replace_another(dataset: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "run.yaml", dataset, steps=1)
+    train(run_of(config, tmp_path / "run"), resume=False, console=QUIET)
+    with pytest.raises(ConfigError, match="there is a run of 1 steps there; add --resume, or choose another --output"):
+        train(run_of(config, tmp_path / "run"), resume=False, console=QUIET)
+
+
+def test_ctrl_c_before_the_first_step_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> Run:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vla_training.train.Run", interrupted)
+    assert main([str(tmp_path / "run.yaml"), "--output", str(tmp_path / "run"), "--device", "cpu"]) == 130
+    assert capsys.readouterr().out == "interrupted before the first step; nothing was trained\n"
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,20 @@
 """Boards: TensorBoard's files hold every value, also after a resume; Weights & Biases gets what it asks for."""
 
+import io
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from watched import step
 
 from vla_policy.errors import ConfigError
 from vla_training.watch.board import TensorBoard, WandbBoard
-from vla_training.watch.config import Wandb
+from vla_training.watch.config import Wandb, WatchConfig
 from vla_training.watch.points import Point
+from vla_training.watch.watcher import Watcher
 
 
 def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
@@ -40,19 +44,33 @@ def test_a_resumed_run_shows_each_step_once(tmp_path: Path) -> None:
 
 
 class FakeWandb:
-    """Notes the three calls that a board makes."""
+    """Notes the three calls that a board makes; each fails while `broken`."""
 
-    def __init__(self) -> None:
+    class Error(Exception):
+        """As wandb.Error."""
+
+    def __init__(self, broken: bool = False) -> None:
+        self.broken = broken
         self.runs: list[dict[str, object]] = []
         self.logged: list[tuple[dict[str, float], int]] = []
         self.finished = 0
 
     def init(self, **settings: object) -> SimpleNamespace:
+        self._work()
         self.runs.append(settings)
-        return SimpleNamespace(log=lambda values, step: self.logged.append((values, step)), finish=self._finish)
+        return SimpleNamespace(log=self._log, finish=self._finish)
+
+    def _log(self, values: dict[str, float], step: int) -> None:
+        self._work()
+        self.logged.append((values, step))
 
     def _finish(self) -> None:
+        self._work()
         self.finished += 1
+
+    def _work(self) -> None:
+        if self.broken:
+            raise self.Error("no API key")
 
 
 def test_wandb_gets_config_values_and_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,6 +99,24 @@ def test_wandb_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "wandb", None)  # import then fails, whether it is installed or not
     with pytest.raises(ConfigError, match="wandb is not installed; `pip install wandb`, or take watch.wandb out"):
         WandbBoard(Wandb(project="arm"), tmp_path, {})
+
+
+def test_wandb_that_begins_no_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", FakeWandb(broken=True))
+    with pytest.raises(ConfigError, match=r"watch\.wandb: no API key; set mode: offline, or take watch\.wandb out"):
+        WandbBoard(Wandb(project="arm"), tmp_path, {})
+
+
+@pytest.mark.parametrize("values", [2, 0], ids=["while it goes on", "at its end"])
+def test_wandb_that_fails_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: int) -> None:
+    fake, console = FakeWandb(), Console(file=io.StringIO(), width=400)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    watcher = Watcher(WatchConfig(every=1, wandb=Wandb(project="arm")), tmp_path, {"config": {}}, console)
+    fake.broken = True
+    for number in range(1, 1 + values):
+        watcher.step(step(number))
+    watcher.close()
+    assert console.file.getvalue().count("WandbBoard: wandb: no API key") == 1
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -16,6 +16,7 @@ from vla_training.watch.closed_loop import ClosedLoopRunner, check_closed_loop
 from vla_training.watch.config import ClosedLoop
 from vla_training.watch.measured import ClosedLoopResult
 
+pytestmark = pytest.mark.timeout(600)  # fresh processes on a loaded machine
 SUMMARY = {"success_rate": 0.75, "episodes": 4, "interval_95": [0.3, 0.95],
            "tasks": [{"task": "open_drawer", "successes": 3, "episodes": 4}]}
 RESULT = f"from pathlib import Path; Path(argument('--json')).write_text({json.dumps(json.dumps(SUMMARY))})"

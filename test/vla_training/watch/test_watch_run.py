@@ -115,19 +115,22 @@ def test_a_resumed_run_goes_on_and_a_new_one_begins_anew(tmp_path: Path) -> None
     assert not (tmp_path / "watch/open_loop.npz").exists()
 
 
-def test_an_open_loop_that_fails_is_said_once_and_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "problem", [DataError("a.mp4: truncated"), torch.OutOfMemoryError("CUDA out of memory")], ids=["data", "memory"]
+)
+def test_an_open_loop_that_fails_is_said_once_and_left_out(tmp_path: Path, problem: Exception) -> None:
     calls: list[object] = []
 
     def broken(model: object) -> OpenLoopResult:
         calls.append(model)
-        raise DataError("a.mp4: truncated")
+        raise problem
 
     console = Console(file=io.StringIO(), width=400)
     watcher = watch(tmp_path, console, open_loop=broken)
     assert watcher.validation(validated(1, 0.5), object()) == {}
     assert watcher.validation(validated(2, 0.4), object()) == {}
     watcher.close()
-    assert len(calls) == 1 and console.file.getvalue().count("a.mp4: truncated; it is left out from here on") == 1
+    assert len(calls) == 1 and console.file.getvalue().count(f"{problem}; it is left out from here on") == 1
     assert curve(read_points(tmp_path / "watch/points.csv"), "validation/loss") == ([1, 2], [0.5, 0.4])
 
 

@@ -19,7 +19,7 @@ def step(number: int, steps: int = 100, loss: float = 1.0, **changes: object) ->
     """A step in which everything is as expected."""
     values = {"step": number, "steps": steps, "share_done": number / steps, "minutes": 0.1 * number,
               "losses": {"pose": loss / 2, "loss": loss}, "learning_rate": 1e-3, "gradient_norm": 2.0, "samples": 8,
-              "frames": 64, "seconds": 0.5, "wait_share": 0.25, "memory_bytes": 10**9, "eta_s": None}
+              "frames": 64, "seconds": 0.5, "wait_share": 0.25}
     return StepReport(**(values | changes))
 
 

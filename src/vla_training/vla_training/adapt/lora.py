@@ -123,7 +123,7 @@ def _keep_in_four_bits(vlm: nn.Module, names: list[str]) -> None:
     """Replace layers by ones whose weights turn into 4 bits (NF4) when they move to the GPU."""
     if find_spec("bitsandbytes") is None:
         raise ConfigError("adapt.lora.four_bit: got true, but the package bitsandbytes is not installed; run "
-                          "`pip install vla_training[four_bit]` on a machine with an NVIDIA GPU, or leave four_bit out")
+                          '`pip install "bitsandbytes>=0.50"` on a machine with an NVIDIA GPU, or leave four_bit out')
     if not torch.cuda.is_available():
         raise ConfigError("adapt.lora.four_bit: got true, but torch sees no NVIDIA GPU here; train on a machine with "
                           "one, or leave four_bit out")

@@ -43,11 +43,6 @@ class Batch:
             }
         )
 
-    @property
-    def frames(self) -> int:
-        """Frames that count: those with a row that counts."""
-        return int(self.rows_BWK.any(-1).sum())
-
     def __len__(self) -> int:
         return len(self.images_BWVSS3)
 

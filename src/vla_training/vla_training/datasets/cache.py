@@ -7,12 +7,14 @@ change with the data set's fingerprint and with all else that they were made fro
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from vla_training.datasets.index_cache import cache_home
 from vla_training.datasets.source import EpisodeSource
 
 FOLDER = ".cache"
+IMAGES_VERSION = 1  # goes up when the same frames give other images
 DECODE_FRAMES = 128  # at a time: what is decoded at full size must fit the memory
 
 
@@ -70,20 +73,15 @@ def array_files(
     folder = _home_of(data) / f"{name}-{key}"
     if not folder.is_dir():
         need = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in arrays.values())
-        _check_space(folder.parent, need, name)
-        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{name}-"))
-        try:
+        with _scratch_folder(folder.parent, name, need) as scratch:
             maps = {
-                array: open_memmap(scratch / f"{array}.npy", "w+", dtype, shape)
-                for array, (shape, dtype) in arrays.items()
+                array: _allocated(scratch / f"{array}.npy", dtype, shape) for array, (shape, dtype) in arrays.items()
             }
             fill(maps)
             for array in maps.values():
                 array.flush()
             scratch.chmod(0o755)  # mkdtemp keeps others out
             _publish(scratch, folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
     return {array: ArrayFile(folder / f"{array}.npy") for array in arrays}
 
 
@@ -92,12 +90,14 @@ def decoded_images(data: EpisodeSource, episodes: Sequence[int], cameras: Sequen
     3).
     """
     frames = sum(data.episodes[episode].length for episode in episodes)
-    key = key_of(data.spec.fingerprint, list(cameras), size, list(episodes))
+    key = key_of(IMAGES_VERSION, data.spec.fingerprint, list(cameras), size, list(episodes))
 
     def fill(arrays: dict[str, NDArray[Any]]) -> None:
         """Decode episode after episode."""
         row = 0
         with Progress(transient=True) as progress:
+            for line in _earlier(_home_of(data)):
+                progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
             bar = progress.add_task(f"decoding {data.root.name}", total=frames)
             for episode in episodes:
                 length = data.episodes[episode].length
@@ -132,12 +132,59 @@ def _home_of(data: EpisodeSource) -> Path:
     )
 
 
+@contextmanager
+def _scratch_folder(home: Path, name: str, need: int) -> Iterator[Path]:
+    """A folder to fill, removed at the end, and before it those that runs left behind which were killed.
+
+    Raises: DataError where `need` bytes are not free.
+    """
+    lock = os.open(home, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # another process fills arrays, or the file system has no locks
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for left in home.glob(f".{name}-*"):
+                shutil.rmtree(left, ignore_errors=True)
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        _check_space(home, need, name)
+        scratch = Path(tempfile.mkdtemp(dir=home, prefix=f".{name}-"))
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def _allocated(path: Path, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """A memory map whose whole file is on the disk: a write to a hole of a full disk kills the process."""
+    try:
+        array = open_memmap(path, "w+", dtype, shape)
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as problem:
+        raise DataError(
+            f"{path.parent.parent}: {path.stem} {list(shape)} found no room: {problem.strerror}; make room, or train "
+            "with cache: none"
+        ) from None
+    return array
+
+
+def _earlier(home: Path) -> list[str]:
+    """A line on the images that were decoded before, from other data or for other models, if there are any."""
+    files = list(home.glob("images-*/*.npy"))
+    if not files:
+        return []
+    size = sum(file.stat().st_size for file in files)
+    return [f"{home}: {size / 1e9:.2f} GB of images decoded earlier; delete the images-* that nothing trains with"]
+
+
 def _check_space(folder: Path, need: int, name: str) -> None:
     free = shutil.disk_usage(folder).free
     if need > free:
         raise DataError(
             f"{folder}: {name} need {need / 1e9:.2f} GB, {free / 1e9:.2f} GB are free; make room, or train with "
-            "cache: none"
+            f"cache: none{''.join(f'. {line}' for line in _earlier(folder))}"
         )
 
 

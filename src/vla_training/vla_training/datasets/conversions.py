@@ -40,19 +40,9 @@ def tool_to_base(change: Motion, tool: Array) -> Motion:
     return rotate(tool, change[0]), multiply(multiply(tool, change[1]), inverse(tool))
 
 
-def base_to_tool(change: Motion, tool: Array) -> Motion:
-    """The inverse of `tool_to_base`."""
-    return tool_to_base(change, inverse(tool))
-
-
 def gripper_fraction(published: Array, closed_at: float, open_at: float) -> Array:
     """Published gripper values (...) -> 0 closed .. 1 open, not clipped."""
     return (published - closed_at) / (open_at - closed_at)
-
-
-def gripper_published(fraction: Array, closed_at: float, open_at: float) -> Array:
-    """The inverse of `gripper_fraction`."""
-    return closed_at + fraction * (open_at - closed_at)
 
 
 def gripper_from_changes(published: Array, closed_at: float, open_at: float) -> Array:

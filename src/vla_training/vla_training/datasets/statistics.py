@@ -6,7 +6,6 @@ so that the statistics of other data are not taken for these.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,10 +48,6 @@ class Statistics(StrictModel):
     def normalizers(self) -> Normalizers:
         """What the model is trained with."""
         return Normalizers(self.action, self.state)
-
-    def save(self, path: Path | str) -> None:
-        """Write a JSON file."""
-        Path(path).write_text(json.dumps(self.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path | str, key: str, data: Sequence[str]) -> Statistics:

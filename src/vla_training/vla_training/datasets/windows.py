@@ -98,11 +98,6 @@ class WindowSet(Dataset):
         """Frames of all its episodes."""
         return int(self._mixture.frames.sum())
 
-    @property
-    def shares(self) -> list[float]:
-        """How much of what is drawn comes from each source."""
-        return self._mixture.shares.tolist()
-
     def __getitem__(self, draw: Draw) -> Batch:
         return self.__getitems__([draw])
 

@@ -29,6 +29,7 @@ from vla_policy.contract import RobotContract, load_contract
 from vla_policy.errors import ConfigError, VlaError
 from vla_policy.policy import Policy
 from vla_policy.resources import find_contract
+from vla_training.console import refuse
 from vla_training.datasets.lerobot import Shard, ShardWriter, finalize
 from vla_training.provenance import provenance
 from vla_training.tabletop.demonstrator import Recording, demonstrate, demonstrate_chain, features
@@ -189,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.policy,
         )
     except VlaError as problem:
-        console.print(f"[red]{problem}[/red]")
+        refuse(console, problem)
         return 1
     facts = {
         "first_seed": options.first_seed,

@@ -14,20 +14,8 @@ from numpy.typing import NDArray
 
 from vla_policy.contract import RobotContract
 from vla_policy.errors import ConfigError
-from vla_policy.model.config import ModelConfig
 from vla_policy.model.tokenizer import Tokenizer
 from vla_policy.normalizer import Normalizer
-from vla_policy.observation.proprioception import proprioception_names
-
-STATE_MIN_SPAN = 0.02  # m or rotation units: a channel that hardly moves must not blow its noise up
-
-
-def fit_state(state: NDArray[np.float32], contract: RobotContract, config: ModelConfig) -> Normalizer | None:
-    """The normaliser of the model's state vectors (N, P); None where the model feels nothing."""
-    if not config.proprioception:
-        return None
-    names = proprioception_names(contract, config.proprioception_joints)
-    return Normalizer.fit(state, names, min_span=STATE_MIN_SPAN)
 
 
 @dataclass(frozen=True, slots=True)

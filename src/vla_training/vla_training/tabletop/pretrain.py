@@ -32,8 +32,10 @@ from vla_policy.model.tokenizer import Tokenizer
 from vla_policy.model.vla import VLAModel, build_model
 from vla_policy.normalizer import Normalizer
 from vla_policy.resources import find_contract
+from vla_training.console import refuse
+from vla_training.datasets.statistics import fit_state
 from vla_training.provenance import provenance
-from vla_training.tabletop.grounding import PlaceScale, Scenes, fit_state, load_scenes, scene_batch
+from vla_training.tabletop.grounding import PlaceScale, Scenes, load_scenes, scene_batch
 from vla_training.training.optimization import AveragedWeights, autocast, learning_rate_at, make_optimizer
 from vla_training.training.same_model import check_same_model
 from vla_training.training.vocabulary import learn_words
@@ -86,7 +88,7 @@ def pretrain(
     else:
         tokenizer = backbone.tokenizer(file.model, scenes.sentences)
     normalizer = start.state_normalizer if start else None
-    normalizer = normalizer or fit_state(scenes.state, contract, file.model)
+    normalizer = normalizer or fit_state([scenes.state], contract, file.model)
     scale = PlaceScale.of(contract)
     scenes = scenes.for_model(normalizer, tokenizer, file.model.text_length, scale)
     held_out = min(HELD_OUT_SCENES, len(scenes) // 5)
@@ -249,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.output, grounded, {"report": report, "provenance": provenance("pretrain", arguments)}
         )
     except VlaError as problem:
-        console.print(f"[red]{problem}[/red]")
+        refuse(console, problem)
         return 1
     console.log(f"wrote {options.output}")
     return 0

@@ -24,6 +24,7 @@ from vla_policy.model.config import ModelConfig, load_model_file
 from vla_policy.observation.proprioception import proprioception
 from vla_policy.observation.resize import resize_image
 from vla_policy.resources import find_contract
+from vla_training.console import refuse
 from vla_training.tabletop.grounding import Scenes, save_scenes
 from vla_training.tabletop.sentences import Sentence, all_sentences
 from vla_training.tabletop.workers import workers
@@ -135,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.held,
         )
     except VlaError as problem:
-        console.print(f"[red]{problem}[/red]")
+        refuse(console, problem)
         return 1
     console.print(f"wrote {options.count} scenes to {options.output}")
     return 0

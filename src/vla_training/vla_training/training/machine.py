@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import resource
+from datetime import timedelta
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 from accelerate.utils import DeepSpeedPlugin
 
@@ -19,6 +19,8 @@ from vla_policy.errors import ConfigError, nearest
 from vla_training.config import Stage, TrainingConfig
 
 DEVICES = ("cpu", "cuda")
+# The others wait for the first process, which may decode videos for hours; where one dies its launcher ends all.
+PATIENCE = timedelta(hours=12)
 ACCELERATE_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
@@ -35,8 +37,11 @@ def make_accelerator(config: TrainingConfig, device: str) -> Accelerator:
         # DeepSpeed would turn the weights themselves into bf16; the stepper does what Accelerate does elsewhere.
         mixed_precision="no" if config.deepspeed else ACCELERATE_PRECISION[config.precision],
         deepspeed_plugin=deepspeed_plugin(config, device) if config.deepspeed else None,
-        # Parts of a backbone that a loss does not reach (a language head, the pointing head) get no gradient.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)],
+        kwargs_handlers=[
+            # Parts of a backbone that a loss does not reach (a language head, the pointing head) get no gradient.
+            DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True),
+            InitProcessGroupKwargs(timeout=PATIENCE),
+        ],
     )
     torch.set_num_threads(config.threads)
     if config.parallel == "fsdp2" and accelerator.num_processes == 1:
@@ -101,10 +106,3 @@ def plugin_of(settings: dict[str, object], config: TrainingConfig) -> DeepSpeedP
     owned = {"gradient_clipping": config.gradient_clip, "gradient_accumulation_steps": config.accumulation_steps,
              "train_micro_batch_size_per_gpu": 1, "train_batch_size": "auto"}
     return DeepSpeedPlugin(hf_ds_config=settings | owned)
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Of the GPU's allocator, or of the process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """One optimizer step of all processes together; each makes the same report, but for the wait and the memory.
+    """One optimizer step of all processes together; each makes the same report, but for the wait.
 
     step: steps done, this one among them, over all resumes. steps: the budget. share_done: 0..1 of the budget of steps
     or minutes, whichever is used further. minutes: training time over all resumes.
     losses: mean of every part over all processes and micro batches (`pose`, `bins`, `gripper`, `place`, `scene`), and
     `loss`, their weighed sum. learning_rate: of this step. gradient_norm: before clipping.
     samples: windows used, by all processes. frames: frames in them. seconds: the step took. wait_share: 0..1 of
-    `seconds` spent waiting for data. memory_bytes: the process' peak on its device, or its resident set on a CPU.
-    eta_s: expected seconds to the end; None in the first steps.
+    `seconds` spent waiting for data.
     """
 
     step: int
@@ -30,8 +29,6 @@ class StepReport:
     frames: int
     seconds: float
     wait_share: float
-    memory_bytes: int
-    eta_s: float | None
 
     @property
     def samples_per_s(self) -> float:
@@ -44,14 +41,12 @@ class ValidationReport:
     """What the averaged weights do on held-out episodes.
 
     losses: as in StepReport. best: lowest `loss` so far, this one among them. improved: whether this one is it.
-    details: what else was measured, by name (action errors, success).
     """
 
     step: int
     losses: Mapping[str, float]
     best: float
     improved: bool
-    details: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ from vla_policy.contract import load_contract
 from vla_policy.model.vla import VLAModel
 from vla_policy.resources import find_contract
 from vla_training.adapt import merged, prepare_model
-from vla_training.config import load_training_file
+from vla_training.config import Budget, load_training_file
 from vla_training.datasets.training_data import open_training_data
 from vla_training.provenance import provenance
 from vla_training.tabletop.grounding import PlaceScale, load_scenes
@@ -46,25 +47,29 @@ class Run:
                 seed=self.training.seed, cache=self.training.cache, statistics=self.training.statistics)
         self.start = make_start(self.file, self.training, self.contract, self.data)
         self.stepper = Stepper(self.accelerator, prepare_model(self.start.model, self.training.adapt), self.training)
-        self.validation: dict[str, float] = {}
         feed = self._feed()
         budget = self.training.budget(feed.windows.frames, self.file.model.history_length)
-        self.trainer = Trainer(self.stepper, feed, self.training, budget)
+        self.trainer = Trainer(self.stepper, feed, self.training, budget, self._identity(budget))
 
     @property
     def state_folder(self) -> Path:
         """Where the resumable state lies."""
         return self.output / "state"
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What was learnt from, and the statistics that the policy normalises by."""
+        return self.data.facts | {"statistics": self.start.statistics}
+
     def bundle(self, model: VLAModel) -> Bundle:
         """The policy of a model with this run's normalisers, tokenizer and provenance."""
         facts = self.provenance | {
             "steps": self.trainer.progress.step,
             "minutes": round(self.trainer.progress.minutes, 1),
-            "validation": self.validation,
+            "validation": self.trainer.progress.validation,
             "seed": self.training.seed,
             "processes": self.accelerator.num_processes,
-        } | self.data.facts
+        } | self.facts
         normalizers = self.start.normalizers
         return Bundle(merged(model), self.file, self.contract, normalizers.state, normalizers.action,
                       self.start.tokenizer, provenance=facts, instructions=self.data.task_sentences)
@@ -77,9 +82,23 @@ class Run:
         return folder
 
     def _write(self, folder: Path, model: VLAModel) -> None:
-        state.check_space(folder, state.local_bytes(model.state_dict()), "a policy bundle")
+        state.check_space(folder, state.whole_bytes(model.state_dict()), "a policy bundle")
         with state.written(folder):
             save_bundle(folder, self.bundle(model))
+
+    def _identity(self, budget: Budget) -> dict[str, Any]:
+        """What a resumed run must share with the one that it goes on with; the data by content, wherever it lies."""
+        facts, training = self.facts, self.training
+        return {
+            "data": [f"{source.key[:12]} ({known['frames']} frames, share {known['share']})"
+                     for source, known in zip(self.data.sources, facts["sources"], strict=True)],
+            "statistics": facts["statistics"],
+            "validation_share": training.validation_share,
+            "seed": training.seed,
+            "stages": [stage.model_dump() for stage in budget.stages],
+            "steps": budget.steps,
+            "max_minutes": training.max_minutes,
+        }
 
     def _feed(self) -> Feed:
         model, training, start = self.file.model, self.training, self.start

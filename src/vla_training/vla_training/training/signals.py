@@ -6,10 +6,13 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+import psutil
 
 # A terminal sends Ctrl-C to every process, and a launcher passes it on: that is still the first one.
 ECHO_S = 2.0
+BY_LAUNCHER = "TORCHELASTIC_RUN_ID"
 
 
 class StopRequest:
@@ -18,6 +21,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal: int | None = None
         self._since_s = 0.0
+        self._echo_s = ECHO_S if _launched() else 0.0
 
     def __bool__(self) -> bool:
         return self.signal is not None
@@ -26,8 +30,21 @@ class StopRequest:
         """The signal handler: the first is noted, and the loop ends after the step it is in; the second is obeyed."""
         if self.signal is None:
             self.signal, self._since_s = number, time.monotonic()
-        elif time.monotonic() - self._since_s > ECHO_S:
-            os._exit(128 + number)  # nothing is half-written: files are renamed into place when they are whole
+        elif time.monotonic() - self._since_s >= self._echo_s:
+            _end_at_once(128 + number)
+
+
+def _launched() -> bool:
+    """Whether torchrun or accelerate started this process, one of several, and passes signals on."""
+    return BY_LAUNCHER in os.environ or int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _end_at_once(status: int) -> None:
+    """Nothing is half-written: files are renamed into place when they are whole."""
+    for child in psutil.Process().children(recursive=True):  # the simulator too, whose session hears no Ctrl-C
+        with suppress(psutil.Error):
+            child.kill()
+    os._exit(status)
 
 
 @contextmanager

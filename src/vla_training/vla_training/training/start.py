@@ -20,11 +20,12 @@ from vla_training.training.vocabulary import learn_words
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a run begins with."""
+    """What a run begins with. statistics: the key of those that the normalisers are of."""
 
     model: VLAModel
     tokenizer: Tokenizer
     normalizers: Normalizers
+    statistics: str
 
 
 def make_start(file: ModelFile, training: TrainingConfig, contract: RobotContract, data: TrainingData) -> Start:
@@ -39,15 +40,16 @@ def make_start(file: ModelFile, training: TrainingConfig, contract: RobotContrac
         check_same_model(bundle.file, _as_stored(file, bundle.model), training.start)
         tokenizer = learn_words(bundle.model, bundle.tokenizer, data.instructions)
         return Start(bundle.model, tokenizer,
-                     Normalizers(action=bundle.action_normalizer, state=bundle.state_normalizer))
-    fitted = data.statistics.normalizers
+                     Normalizers(action=bundle.action_normalizer, state=bundle.state_normalizer),
+                     bundle.provenance.get("statistics", f"those of {training.start}"))
+    fitted, key = data.statistics.normalizers, data.statistics.key
     if training.grounding:
         grounded = load_grounding(training.grounding)
         check_same_model(grounded.file, file, training.grounding)
         tokenizer = learn_words(grounded.model, grounded.tokenizer, data.instructions)
-        return Start(grounded.model, tokenizer, Normalizers(action=fitted.action, state=grounded.state_normalizer))
+        return Start(grounded.model, tokenizer, Normalizers(action=fitted.action, state=grounded.state_normalizer), key)
     tokenizer = resolve(BACKBONES, file.model.backbone, "backbone").tokenizer(file.model, data.instructions)
-    return Start(build_model(file.model, contract, tokenizer.vocabulary_size), tokenizer, fitted)
+    return Start(build_model(file.model, contract, tokenizer.vocabulary_size), tokenizer, fitted, key)
 
 
 def _as_stored(file: ModelFile, model: VLAModel) -> ModelFile:

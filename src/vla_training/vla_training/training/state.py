@@ -1,6 +1,7 @@
 """A run in, a folder from which it goes on exactly out, and back; written whole or not at all.
 
-    progress.json  *.safetensors: weights, averaged weights and the optimizer's moments
+    progress.json  how far it is, and of which data
+    *.safetensors  weights, averaged weights and the optimizer's moments
 
 Each process writes what it holds by torch.distributed.checkpoint in its safetensors layout: sharded weights stay
 sharded, and another number of processes can read them. Nothing in it is a pickle.
@@ -9,6 +10,7 @@ sharded, and another number of processes can read them. Nothing in it is a pickl
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import warnings
@@ -23,11 +25,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.tensor import DTensor
 
 from vla_policy.errors import ConfigError, VlaError
 
 PROGRESS = "progress.json"
+BUDGET = ("steps", "max_minutes")
+ANEW = "start anew in another --output"
 RESERVE = 1.05  # of the bytes themselves: headers, and what others write meanwhile
 
 
@@ -35,10 +38,9 @@ class StateError(VlaError):
     """The state of a run cannot be written or read."""
 
 
-def local_bytes(tensors: Mapping[str, Tensor]) -> int:
-    """What this process holds of `tensors`."""
-    locals_ = (value.to_local() if isinstance(value, DTensor) else value for value in tensors.values())
-    return sum(value.numel() * value.element_size() for value in locals_)
+def whole_bytes(tensors: Mapping[str, Tensor]) -> int:
+    """What `tensors` take on the disk that all processes write to; sharded ones count whole."""
+    return sum(value.numel() * value.element_size() for value in tensors.values())
 
 
 def check_space(folder: Path, needed: int, what: str) -> None:
@@ -95,31 +97,54 @@ def read_tensors(folder: Path, tensors: Mapping[str, Tensor], alone: bool) -> No
         with _quiet():
             checkpoint.load(dict(tensors), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=alone)
     except (OSError, CheckpointException, SafetensorError) as problem:
-        raise StateError(f"{folder}: truncated or corrupt: {_cause(problem)}; start the run without --resume") from None
+        raise StateError(f"{folder}: truncated or corrupt: {_cause(problem)}; {ANEW}") from None
 
 
 def commit(folder: Path, progress: Mapping[str, Any]) -> None:
-    """The partial state becomes the state; the one before is kept until then. For the first process alone."""
+    """The partial state becomes the state; the one before is kept until then. For the first process alone.
+
+    Raises: StateError.
+    """
     partial, previous = partial_of(folder), folder.with_name(folder.name + ".previous")
     with written(partial):
         _write_synced(partial / PROGRESS, json.dumps(progress, indent=2))
-    if folder.exists():
-        shutil.rmtree(previous, ignore_errors=True)
-        os.replace(folder, previous)
-    os.replace(partial, folder)
+        if folder.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+            os.replace(folder, previous)
+        os.replace(partial, folder)
     shutil.rmtree(previous, ignore_errors=True)
 
 
 def find(folder: Path) -> tuple[Path, dict[str, Any]]:
     """The newest whole state and its progress. Raises: ConfigError where there is none."""
-    for place in (folder, folder.with_name(folder.name + ".previous")):
-        if (place / PROGRESS).is_file():
-            try:
-                return place, json.loads((place / PROGRESS).read_text(encoding="utf-8"))
-            except ValueError as problem:
-                raise StateError(f"{place / PROGRESS}: truncated or altered: {problem}; start the run without "
-                                 "--resume") from None
-    raise ConfigError(f"{folder}: nothing to resume there; start the run without --resume")
+    place = _newest(folder)
+    if place is None:
+        raise ConfigError(f"{folder}: nothing to resume there; start the run without --resume")
+    try:
+        return place, json.loads((place / PROGRESS).read_text(encoding="utf-8"))
+    except ValueError as problem:
+        raise StateError(f"{place / PROGRESS}: truncated or altered: {problem}; {ANEW}") from None
+
+
+def check_none(folder: Path) -> None:
+    """Raises: ConfigError where there is a state that a new run would replace."""
+    if _newest(folder):
+        raise ConfigError(f"{folder}: there is a run of {find(folder)[1]['step']} steps there; add --resume, or choose "
+                          "another --output")
+
+
+def check_same_run(folder: Path, got: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Refuse to go on with what makes another run of it, but for a larger budget.
+
+    got, expected: of this run and of the one in `folder`: what it learns from and in which order, and its budget,
+    `steps` and `max_minutes`, None for no limit. Raises: ConfigError naming what differs.
+    """
+    odd = [key for key, value in got.items()
+           if value != expected.get(key) and not (key in BUDGET and _limit(value) > _limit(expected.get(key)))]
+    if odd:
+        changed = "; ".join(f"{key}: got {got[key]}, expected {expected.get(key)}" for key in odd)
+        raise ConfigError(f"{folder}: the state of another run: {changed}; resume with what the run was started with, "
+                          "only steps and minutes may grow, or choose another --output")
 
 
 def optimizer_tensors(
@@ -134,6 +159,15 @@ def optimizer_tensors(
                         "exp_avg_sq": torch.zeros_like(parameter)}
         found |= {f"{name}/{key}": value for key, value in moments.items()}
     return found
+
+
+def _newest(folder: Path) -> Path | None:
+    places = (folder, folder.with_name(folder.name + ".previous"))
+    return next((place for place in places if (place / PROGRESS).is_file()), None)
+
+
+def _limit(value: float | None) -> float:
+    return math.inf if value is None else value
 
 
 @contextmanager

@@ -9,24 +9,25 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vla_policy.errors import VlaError
 from vla_training.config import Budget, Stage, TrainingConfig
 from vla_training.training import state
 from vla_training.training.feed import Feed
-from vla_training.training.machine import check_batches, peak_memory_bytes
+from vla_training.training.machine import check_batches
 from vla_training.training.optimization import learning_rate_at, trained
 from vla_training.training.report import StepReport, ValidationReport
 from vla_training.training.signals import StopRequest
 from vla_training.training.stepper import Parts, Stepper
 
-ETA_FROM_STEP = 5
 DEEPSPEED = "deepspeed"
 
 
@@ -34,13 +35,15 @@ DEEPSPEED = "deepspeed"
 class Progress:
     """How far a run is: what, beside tensors, it needs to go on. minutes: training time over all resumes.
 
-    best: lowest validation loss. stale: validations since then. averages: updates of the averaged weights.
+    best: lowest validation loss. stale: validations since then. validation: losses of the last one. averages: updates
+    of the averaged weights.
     """
 
     step: int = 0
     minutes: float = 0.0
     best: float | None = None
     stale: int = 0
+    validation: dict[str, float] = field(default_factory=dict)
     averages: int = 0
 
 
@@ -48,12 +51,14 @@ class Trainer:
     """Runs the loop. `run` yields a report per step and per validation; `save` and `resume` break it off and go on."""
 
     def __init__(self, stepper: Stepper, feed: Feed, config: TrainingConfig, budget: Budget,
-                 stop: StopRequest | None = None) -> None:
+                 identity: Mapping[str, Any]) -> None:
+        """identity: what a run that goes on must share with this one, see `state.check_same_run`."""
         check_batches(budget.stages, config, stepper.accelerator.num_processes)
         self.stepper, self._feed, self._config, self._budget = stepper, feed, config, budget
         self._accelerator = stepper.accelerator
+        self._identity = identity
         self.progress = Progress()
-        self.stop = StopRequest() if stop is None else stop
+        self.stop = StopRequest()
         self.end_reason = "finished"
 
     def share_done(self, step: int | None = None) -> float:
@@ -63,30 +68,32 @@ class Trainer:
             share = max(share, self.progress.minutes / self._config.max_minutes)
         return min(1.0, share)
 
+    @property
+    def validates(self) -> bool:
+        """Whether a validation belongs to the newest step; `run` reports it right after the step."""
+        return self._feed.validation is not None and self.progress.step % self._config.validate_every == 0
+
     def run(self) -> Iterator[StepReport | ValidationReport]:
         """Train until the budget is used up, a process is asked to stop, or validation does not improve any more."""
-        config, first, share_at_first = self._config, self.progress.step, self.share_done()
-        feed, begun = self._feed.steps(first, self._stage), time.monotonic()
+        patience, feed = self._config.patience, self._feed.steps(self.progress.step, self._stage)
         while self.share_done() < 1.0:
             measured, stop = self._step(feed)
-            share, spent = self.share_done(), time.monotonic() - begun
-            known = self.progress.step - first >= ETA_FROM_STEP and share > share_at_first
-            eta_s = spent * (1.0 - share) / (share - share_at_first) if known else None
-            yield StepReport(step=self.progress.step, steps=self._budget.steps, share_done=share,
-                             minutes=self.progress.minutes, eta_s=eta_s, **measured)
-            if self._feed.validation and (self.progress.step % config.validate_every == 0):
+            yield StepReport(step=self.progress.step, steps=self._budget.steps, share_done=self.share_done(),
+                             minutes=self.progress.minutes, **measured)
+            if self.validates:
                 yield self._validate()
-            if stop or (config.patience and self.progress.stale >= config.patience):
+            if stop or (patience and self.progress.stale >= patience):
                 self.end_reason = "stopped" if stop else "no_improvement"
                 return
 
     def save(self, folder: Path) -> None:
-        """Write the state of the run, atomically; all processes must call it. Raises: StateError."""
+        """Write the state of the run, atomically; all processes must call it. Raises: VlaError."""
         partial, main = state.partial_of(folder), self._accelerator.is_main_process
         tensors, scaler = self.tensors(), self._accelerator.scaler
-        progress = asdict(self.progress) | {"scaler": scaler.state_dict() if scaler else None}
+        progress = asdict(self.progress) | {"scaler": scaler.state_dict() if scaler else None,
+                                            "run": dict(self._identity)}
         try:
-            self.stepper.together(lambda: state.check_space(folder, state.local_bytes(tensors), "the state of the run"))
+            self.stepper.together(lambda: state.check_space(folder, state.whole_bytes(tensors), "the state of the run"))
             if main:
                 state.make_empty(partial)
             self._accelerator.wait_for_everyone()
@@ -94,7 +101,7 @@ class Trainer:
             if self.stepper.deepspeed:  # its optimizer's state is its own to write
                 self.stepper.together(lambda: self._accelerator.save_state(str(partial / DEEPSPEED)))
             self.stepper.together(lambda: state.commit(folder, progress) if main else None)
-        except state.StateError:
+        except VlaError:  # of this process, or what `together` says where another one failed
             if main:
                 shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -102,9 +109,10 @@ class Trainer:
     def resume(self, folder: Path) -> None:
         """Go on from what `save` wrote.
 
-        Raises: ConfigError where there is nothing, StateError where it does not fit.
+        Raises: ConfigError where there is nothing or another run, StateError where it does not fit.
         """
         folder, progress = state.find(folder)
+        state.check_same_run(folder, self._identity, progress.pop("run", {}))
         scaler = progress.pop("scaler")
         if scaler and self._accelerator.scaler:
             self._accelerator.scaler.load_state_dict(scaler)
@@ -145,7 +153,7 @@ class Trainer:
         self.progress.minutes += seconds / 60.0
         return {"losses": self.stepper.means(sums, counts), "learning_rate": rate, "gradient_norm": norm,
                 "samples": stage.batch_size, "frames": stage.batch_size * stage.window, "seconds": seconds,
-                "wait_share": waited_s / seconds, "memory_bytes": peak_memory_bytes(self._accelerator.device)}, stop
+                "wait_share": waited_s / seconds}, stop
 
     def _agree(self, sums: Parts, started: float) -> tuple[Parts, bool, float]:
         """What all processes must see alike: the sums of all, whether one was asked to stop, the first's seconds."""
@@ -162,6 +170,7 @@ class Trainer:
         losses = self.stepper.evaluate(self._feed.held_out())
         progress = self.progress
         improved = math.isfinite(losses["loss"]) and (progress.best is None or losses["loss"] < progress.best)
+        progress.validation = dict(losses)
         progress.best = losses["loss"] if improved else progress.best
         progress.stale = 0 if improved else progress.stale + 1
         best = losses["loss"] if progress.best is None else progress.best

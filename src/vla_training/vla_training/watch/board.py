@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from vla_policy.errors import ConfigError
+from vla_policy.errors import ConfigError, DataError
 from vla_training.watch.config import Wandb
 from vla_training.watch.points import Point
 
@@ -36,29 +37,45 @@ class WandbBoard:
     """PointObserver: a run of Weights & Biases, gone on with when the training is resumed."""
 
     def __init__(self, config: Wandb, output: Path, facts: Mapping[str, Any], resumed_step: int = 0) -> None:
-        """facts: shown as the run's config. Raises: ConfigError where the package is not installed."""
+        """facts: shown as the run's config. Raises: ConfigError where the package is not installed,
+        or refuses to begin a run.
+        """
         try:
             wandb = import_module("wandb")
         except ImportError:
             raise ConfigError("watch.wandb: the package wandb is not installed; `pip install wandb`, or take "
                               "watch.wandb out: TensorBoard is written anyway") from None
-        self._run = wandb.init(
-            project=config.project,
-            name=config.name or output.name,
-            mode=config.mode,
-            dir=str(output),
-            config=dict(facts),
-            id=_run_id(output / "watch/wandb_run", resumed_step),
-            resume="allow",
-        )
+        self._error: type[Exception] = wandb.Error
+        try:
+            self._run = wandb.init(
+                project=config.project,
+                name=config.name or output.name,
+                mode=config.mode,
+                dir=str(output),
+                config=dict(facts),
+                id=_run_id(output / "watch/wandb_run", resumed_step),
+                resume="allow",
+            )
+        except wandb.Error as problem:
+            raise ConfigError(f"watch.wandb: {problem}; set mode: offline, or take watch.wandb out") from None
 
     def add(self, point: Point) -> None:
-        """All values of a point at once."""
-        self._run.log(dict(point.values), step=point.step)
+        """All values of a point at once. Raises: DataError where wandb does not take them."""
+        with self._told():
+            self._run.log(dict(point.values), step=point.step)
 
     def close(self) -> None:
-        """Finish the run, so that it is not shown as crashed."""
-        self._run.finish()
+        """Finish the run, so that it is not shown as crashed. Raises: DataError where wandb cannot."""
+        with self._told():
+            self._run.finish()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Errors of wandb as one of ours."""
+        try:
+            yield
+        except self._error as problem:
+            raise DataError(f"wandb: {problem}") from None
 
 
 def _run_id(path: Path, resumed_step: int) -> str:

@@ -26,7 +26,10 @@ Say = Callable[[str], None]
 
 
 def check_closed_loop(config: ClosedLoop) -> None:
-    """Refuse before the first step what would fail at the first measurement. Raises: ConfigError."""
+    """Refuse before the first step a simulator that is not there. Raises: ConfigError.
+
+    The names of its tasks are known to the simulator alone: a wrong one is told at the first measurement.
+    """
     if find_spec("sim_bridges") is None:
         raise ConfigError("watch.closed_loop: the package sim_bridges is not installed; install it "
                           "(`pip install src/sim_bridges`), or take watch.closed_loop out")

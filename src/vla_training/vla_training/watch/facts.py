@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
-from vla_policy.errors import DataError
+from vla_policy.errors import ConfigError, DataError
 from vla_training.watch.memory import GIB
 
 
@@ -41,8 +42,19 @@ def _processor() -> str:
     return named[0] if named else platform.processor() or platform.machine()
 
 
-def write_json(path: Path, facts: Mapping[str, Any]) -> None:
-    """Write a mapping, paths and the like as text, so that a reader never sees half of it."""
+@contextmanager
+def results_at(path: Path) -> Iterator[None]:
+    """What cannot be written to the file or folder that a person named is told. Raises: ConfigError."""
+    try:
+        yield
+    except OSError as problem:
+        raise ConfigError(
+            f"{path}: cannot be written ({problem}); make room, or name another place for the results"
+        ) from None
+
+
+def write_json(path: Path, facts: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Write a mapping or list, paths and the like as text, so that a reader never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(".partial")
     fresh.write_text(json.dumps(facts, indent=1, default=str) + "\n", encoding="utf-8")

@@ -16,6 +16,7 @@ import yaml
 from rich.console import Console
 
 from vla_policy.errors import DataError, VlaError
+from vla_training.console import refuse
 from vla_training.watch import figures
 from vla_training.watch.facts import read_json
 from vla_training.watch.measured import ClosedLoopResult, OpenLoopResult, load_open_loop, mean_of_known
@@ -180,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         console.print(f"written to {write_report(parser.parse_args(arguments).output)}", soft_wrap=True)
     except VlaError as problem:
-        console.print(f"[red]{problem}[/red]")
+        refuse(console, problem)
         return 1
     return 0
 

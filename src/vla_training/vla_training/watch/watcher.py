@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from vla_policy.errors import VlaError
@@ -111,7 +112,11 @@ class Watcher:
         if self._closed_loop is not None:
             self._closed_loop.close()
         while self._observers:
-            self._observers.pop().close()
+            observer = self._observers.pop()
+            try:
+                observer.close()
+            except (OSError, VlaError) as problem:
+                self._line.say(f"{type(observer).__name__}: {problem}")
 
     def _step(self, report: StepReport) -> None:
         self._minutes = report.minutes
@@ -146,7 +151,7 @@ class Watcher:
         for observer in tuple(self._observers) if point.values else ():
             try:
                 observer.add(point)
-            except OSError as problem:
+            except (OSError, VlaError) as problem:
                 self._observers.remove(observer)
                 self._line.say(f"{type(observer).__name__}: {problem}; {LEFT_OUT}")
 
@@ -162,7 +167,7 @@ class Watcher:
         try:
             result = self._open_loop(model)
             save_open_loop(self._folder / OPEN_LOOP, result)
-        except (OSError, VlaError) as problem:
+        except (OSError, VlaError, torch.OutOfMemoryError) as problem:
             self._line.say(f"open loop: {problem}; {LEFT_OUT}")
             self._open_loop = None
             return {}

@@ -28,6 +28,7 @@ from vla_training.datasets.source import EpisodeInfo
 
 INFO, FEATURES = "dataset_info.json", "features.json"
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+INDEX_VERSION = 1  # goes up when the same shards give another index
 _ENDS_BYTES = 4096  # of a shard's both ends; a record ends with the checksum of its data
 
 
@@ -76,7 +77,8 @@ def read_split(root: Path, name: str) -> Split:
 
 def read_index(root: Path, split: Split, check_data: bool) -> tuple[list[EpisodeInfo], list[Place]]:
     """Every episode of a split; from the cached index where there is one. Raises: DataError naming file and record."""
-    rows = cached_index(root, f"rlds-{split.name}", split.fingerprint, lambda: list(_rows(split, check_data)))
+    key = hashlib.sha256(f"{INDEX_VERSION} {split.fingerprint}".encode()).hexdigest()
+    rows = cached_index(root, f"rlds-{split.name}", key, lambda: list(_rows(split, check_data)))
     episodes, places = [], []
     for number, (shard, record, start, length, steps, sentences, extra) in enumerate(rows):
         path = split.shards[shard]

@@ -17,11 +17,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from vla_policy.errors import ConfigError, VlaError
+from vla_policy.errors import VlaError
+from vla_training.console import refuse
 from vla_training.datasets.registry import READERS, open_source
 from vla_training.inspection.pictures import Sheet, draw_contact_sheet, draw_histograms, draw_lengths
 from vla_training.inspection.survey import Survey, survey
-from vla_training.watch.facts import write_json
+from vla_training.watch.facts import results_at, write_json
 
 WIDTH = 118  # where the output is no terminal, which would tell its own
 LISTED = 30  # tasks and sentences in the terminal; the file has all
@@ -55,7 +56,7 @@ def facts(found: Survey) -> dict[str, Any]:
 def show(found: Survey, where: Path, console: Console) -> None:
     """Print the survey as a person reads it."""
     spec, lengths = found.spec, _spread(found.lengths)
-    console.print(f"[bold]{where}[/]: {spec.format}, {found.episodes} episodes, {found.frames} frames")
+    console.print(f"[bold]{_plain(str(where))}[/]: {spec.format}, {found.episodes} episodes, {found.frames} frames")
     if lengths:
         console.print(f"lengths: {lengths['min']:g} to {lengths['max']:g} frames, median {lengths['median']:g}")
     published = f"{spec.rate_hz:g} Hz published" if spec.rate_hz else "no rate published"
@@ -128,7 +129,7 @@ def _plain(text: str) -> str:
 def _write(folder: Path, found: Survey, pictures: list[Path | None], console: Console) -> None:
     write_json(folder / "inspect.json", facts(found))
     names = ["inspect.json", *(picture.name for picture in pictures if picture is not None)]
-    console.print(f"written to {folder}: {', '.join(names)}", soft_wrap=True)
+    console.print(f"written to {folder}: {', '.join(names)}", markup=False, soft_wrap=True)
 
 
 def _inspect(options: argparse.Namespace, console: Console) -> None:
@@ -138,18 +139,17 @@ def _inspect(options: argparse.Namespace, console: Console) -> None:
     progress.close()
     pictures: list[Path | None] = []
     if options.output is not None:
-        try:
+        with results_at(options.output):
             options.output.mkdir(parents=True, exist_ok=True)
-        except OSError as problem:
-            raise ConfigError(f"{options.output}: {problem.strerror}; name another folder for the results") from None
-        pictures = [
-            draw_histograms(found, options.output / "actions.png"),
-            draw_lengths(found, options.output / "lengths.png"),
-            draw_contact_sheet(source, options.output / "contact_sheet.png", Sheet(), found.faults),
-        ]
+            pictures = [
+                draw_histograms(found, options.output / "actions.png"),
+                draw_lengths(found, options.output / "lengths.png"),
+                draw_contact_sheet(source, options.output / "contact_sheet.png", Sheet(), found.faults),
+            ]
     show(found, options.dataset, console)
     if options.output is not None:
-        _write(options.output, found, pictures, console)
+        with results_at(options.output):
+            _write(options.output, found, pictures, console)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -164,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _inspect(options, console)
     except VlaError as problem:
-        console.print(f"[red]{_plain(str(problem))}[/red]")
+        refuse(console, problem)
         return 1
     return 0
 
