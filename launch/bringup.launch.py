@@ -21,7 +21,7 @@ from vla_policy_node.launch_actions import image_transport
 ARGUMENTS = {
     "sim": ("tabletop", "simulator: tabletop, calvin, or none for a real robot"),
     "robot": ("", "robot contract: a name in config/robots or a file (default: the simulator's)"),
-    "policy": ("tabletop", "policy bundle (the name of a shipped one or a folder), or ws://HOST:PORT of a policy server"),
+    "policy": ("tabletop", "bundle (the name of a shipped one or a folder), or ws://HOST:PORT of a policy server"),
     "pace": ("lockstep", "lockstep: sim time waits for each command; realtime: as a robot"),
     "device": ("auto", "auto, cpu or cuda"),
     "dtype": ("float32", "the model's numbers: float32 or bfloat16"),

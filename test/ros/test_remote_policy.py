@@ -31,7 +31,8 @@ def rig(contract: Path) -> Iterator[PolicyRig]:
 
 
 def serve(spawn: Spawn, port: int) -> Spawned:
-    server = spawn([sys.executable, "-m", "vla_policy.remote.serve", "tabletop", "--device", "cpu", "--port", str(port)])
+    program = [sys.executable, "-m", "vla_policy.remote.serve"]
+    server = spawn([*program, "tabletop", "--device", "cpu", "--port", str(port)])
     server.wait_for("serving on")
     return server
 

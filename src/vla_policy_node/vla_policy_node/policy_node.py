@@ -95,7 +95,7 @@ class PolicyNode(LifecycleNode):
     # ---- lifecycle ----------------------------------------------------------------------------------------------
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the bundle or reach the server, hold it against the contract, warm up. A mismatch refuses in one line."""
+        """Load the bundle or reach the server, hold it to the contract, warm up. A mismatch refuses in one line."""
         try:
             self._configure()
         except (VlaError, TimeoutError) as problem:

@@ -116,7 +116,8 @@ def _check_head(address: str) -> None:
 
 def _no_cluster(address: str, problem: Exception) -> ConfigError:
     return ConfigError(
-        f"--ray {address}: no Ray cluster answers there ({problem}); start one by `ray start --head`, or say --ray local"
+        f"--ray {address}: no Ray cluster answers there ({problem}); start one by `ray start --head`, or say "
+        "--ray local"
     )
 
 

@@ -56,10 +56,10 @@ class VLAModel(nn.Module):
         self.grounding = nn.Linear(width, GROUNDING_SIZE)
 
     def add_words(self, count: int) -> None:
-        """Make room for `count` further words of the tokenizer. Raises: ConfigError where backbone or head cannot."""
+        """Make room for `count` more words of the tokenizer. Raises: ConfigError where backbone or head cannot."""
         if self._head_words:
-            raise ConfigError(f"action_head {self.config.action_head}: got {count} new words, expected none: its actions "
-                              "are words behind those of the tokenizer; train a new policy")
+            raise ConfigError(f"action_head {self.config.action_head}: got {count} new words, expected none: its "
+                              "actions are words behind those of the tokenizer; train a new policy")
         self.backbone.add_words(count)
 
     def forward(self, images_BWVSS3: Tensor, state_BWP: Tensor, text_ids_BL: Tensor,
@@ -71,7 +71,7 @@ class VLAModel(nn.Module):
 
     def loss(self, images_BWVSS3: Tensor, state_BWP: Tensor, text_ids_BL: Tensor, text_mask_BL: Tensor,
              targets: ActionTargets, weights: LossWeights) -> dict[str, LossPart]:
-        """The parts of what training lowers, not weighed: `weights.total` joins them. The inputs are those of `forward`.
+        """The parts of what training lowers, not weighed: `weights.total` joins them. The inputs are as in `forward`.
 
         For all heads, also those whose loss needs more than their output (discrete, diffusion, flow). The part
         `place` comes from the same reading; it is there where `targets` has places and `weights` counts them.
