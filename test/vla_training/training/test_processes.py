@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from fabricated import write_config, write_dataset
-from processes import first_step_of, noted_run, together
+from training_processes import first_step_of, noted_run, together
 
 from vla_policy.checkpoint import load_bundle
 
