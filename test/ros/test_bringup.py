@@ -88,7 +88,7 @@ def assert_all_end(nodes: dict[str, psutil.Process]) -> None:
     ("arguments", "words"),
     [
         (["epsodes:=3"], ["unknown launch argument 'epsodes'", "did you mean 'episodes'", "instruction"]),
-        (["sim:=nonsense"], ["sim:=nonsense", "known: tabletop, none"]),
+        (["sim:=nonsense"], ["sim:=nonsense", "known: tabletop, calvin, none"]),
         (["pace:=locksteep"], ["pace:=locksteep", "did you mean 'lockstep'"]),
         (["episodes:=x"], ["episodes:=x", "whole number"]),
         (["sim:=none", "robot:="], ["sim:=none needs robot:=NAME"]),
