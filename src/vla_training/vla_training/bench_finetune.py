@@ -1,6 +1,6 @@
 """A backbone and a way to adapt it in; windows a second and peak GPU memory of fine-tuning out, measured here.
 
-    python -m vla_training.bench_finetune --backbone kosmos --mode full lora
+    python -m vla_training.bench_finetune --backbone NAME --mode full lora
 
 Weights are random at the published size and the batch is made up, since neither speed nor memory depends on the
 values: nothing is downloaded, no data is read. Needs an NVIDIA GPU. `--twin` runs the backbone's tiny twin on the CPU
@@ -149,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m vla_training.bench_finetune", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="kosmos", help="a name of `python -m vla_policy.models`")
+    parser.add_argument("--backbone", required=True, help="a name of `python -m vla_policy.models`")
     parser.add_argument("--mode", nargs="+", choices=MODES, default=["full", "lora"], help="what is trained")
     parser.add_argument("--batch-size", type=int, default=4, help="windows of a step")
     parser.add_argument("--window", type=int, default=8, help="frames of a window, of two cameras")

@@ -12,6 +12,7 @@ from vla_training.adapt import AdaptConfig
 from vla_training.adapt.suggest import CANDIDATES
 from vla_training.bench_finetune import VOCABULARY, main, model_config
 
+KOSMOS = ["--backbone", "kosmos"]
 QUICK = ["--twin", "--steps", "1", "--warmup", "0", "--batch-size", "1", "--window", "2"]
 
 
@@ -29,10 +30,10 @@ def test_a_twin_runs_in_every_mode(backbone: str, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize(("arguments", "expected"), [
-    ([], "torch sees no NVIDIA GPU here"),
+    (KOSMOS, "torch sees no NVIDIA GPU here"),
     ([*QUICK, "--backbone", "kosmoss"], "did you mean 'kosmos'"),
-    ([*QUICK, "--mode", "qlora"], "adapt.lora.four_bit"),
-    (["--suggest", "8"], "got a GPU with 8 GiB, expected at least"),
+    ([*QUICK, *KOSMOS, "--mode", "qlora"], "adapt.lora.four_bit"),
+    ([*KOSMOS, "--suggest", "8"], "got a GPU with 8 GiB, expected at least"),
 ])
 def test_what_cannot_run_is_refused_in_one_line(
     arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
@@ -42,7 +43,7 @@ def test_what_cannot_run_is_refused_in_one_line(
 
 
 def test_what_fits_a_gpu_is_said_as_a_part_of_a_training_file(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--suggest", "16"]) == 0
+    assert main([*KOSMOS, "--suggest", "16"]) == 0
     assert AdaptConfig(**yaml.safe_load(capsys.readouterr().out)["adapt"]) == CANDIDATES[2]
 
 
