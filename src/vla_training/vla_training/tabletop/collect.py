@@ -31,6 +31,7 @@ from vla_policy.policy import Policy
 from vla_policy.resources import find_contract
 from vla_training.console import refuse
 from vla_training.datasets.lerobot import Shard, ShardWriter, finalize
+from vla_training.datasets.mapping import described
 from vla_training.provenance import provenance
 from vla_training.tabletop.demonstrator import Recording, demonstrate, demonstrate_chain, features
 from vla_training.tabletop.workers import workers
@@ -71,6 +72,7 @@ def collect(
         features(contract, recording.image_size, recording.rows_per_frame),
         contract.control_rate_hz / recording.rows_per_frame,
         contract.name,
+        described(contract),
     )
     return report
 
