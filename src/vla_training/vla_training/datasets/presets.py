@@ -39,6 +39,9 @@ CALVIN = {
     },
     "rate_hz": 30.0,
 }
+BRIDGE_STATE = {
+    "pose": {"position": "observation/state[0:3]", "rotation": "observation/state[3:6]", "rotation_as": "euler_xyz"}
+}
 CALVIN_GRIPPER = {"closed_at": -1.0, "open_at": 1.0}
 PRESETS = {
     "calvin": _preset(
@@ -68,13 +71,7 @@ PRESETS = {
         cameras={"static": "observation/image_0"},
         rate_hz=5.0,
         folders=("bridge", "bridge_dataset", "bridge_orig"),
-        state={
-            "pose": {
-                "position": "observation/state[0:3]",
-                "rotation": "observation/state[3:6]",
-                "rotation_as": "euler_xyz",
-            }
-        },
+        state=BRIDGE_STATE,
         actions={
             "kind": "ee_delta",
             "gripper": {"part": "action[6]"},
@@ -85,13 +82,7 @@ PRESETS = {
         cameras={"static": "observation/image"},
         rate_hz=5.0,
         folders=("bridge_oxe",),
-        state={
-            "pose": {
-                "position": "observation/state[0:3]",
-                "rotation": "observation/state[3:6]",
-                "rotation_as": "euler_xyz",
-            }
-        },
+        state=BRIDGE_STATE,
         actions={
             "kind": "ee_delta",
             "gripper": {"part": "action/open_gripper"},
