@@ -15,6 +15,7 @@ from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
 from vla_policy.errors import ConfigError, nearest
+from vla_policy.execution import Execution
 from vla_policy.resources import find_contract, find_policy, is_server
 from vla_policy_node.launch_actions import image_transport
 
@@ -23,6 +24,7 @@ ARGUMENTS = {
     "robot": ("", "robot contract: a name in config/robots or a file (default: the simulator's)"),
     "policy": ("tabletop", "bundle (the name of a shipped one or a folder), or ws://HOST:PORT of a policy server"),
     "pace": ("lockstep", "lockstep: sim time waits for each command; realtime: as a robot"),
+    "execution": ("async", "while the policy computes: blocking, async, ensemble or rtc (docs/execution.md)"),
     "device": ("auto", "auto, cpu or cuda"),
     "dtype": ("float32", "the model's numbers: float32 or bfloat16"),
     "instruction": ("", "follow this instruction instead of playing episodes"),
@@ -56,7 +58,7 @@ def bring_up(context: LaunchContext) -> list:
     bundle = given["policy"] if is_server(given["policy"]) else str(find_policy(given["policy"]))
     policy = include("policy", contract=contract, bundle=bundle, pace=pace,
                      use_sim_time=str(pace == "lockstep").lower(), device=given["device"], dtype=given["dtype"],
-                     instruction=given["instruction"])
+                     execution=given["execution"], instruction=given["instruction"])
     watched = given["headless"] == "false" or (given["headless"] == "auto" and bool(context.environment.get("DISPLAY")))
     shared = [policy] + ([console(contract)] if watched else [])
     if on_robot:
@@ -71,7 +73,7 @@ def check(given: dict[str, str], all_configurations: dict[str, str]) -> None:
     for name in all_configurations:
         if name not in ARGUMENTS:
             raise ConfigError(f"unknown launch argument '{name}'; {nearest(name, ARGUMENTS)}")
-    for name, allowed in (("sim", SIMS), ("pace", PACES), ("headless", HEADLESS)):
+    for name, allowed in (("sim", SIMS), ("pace", PACES), ("execution", tuple(Execution)), ("headless", HEADLESS)):
         if given[name] not in allowed:
             raise ConfigError(f"{name}:={given[name]}; {nearest(given[name], allowed)}")
     for name in ("episodes", "seed"):

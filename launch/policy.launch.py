@@ -8,6 +8,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+from vla_policy.execution import Execution
 from vla_policy_node.launch_actions import image_transport
 
 REFUSED = 1  # exit code of a policy node that could not be configured
@@ -24,6 +25,8 @@ def generate_launch_description() -> LaunchDescription:
                               description="folder of the policy bundle, or ws://HOST:PORT of a policy server"),
         DeclareLaunchArgument("pace", default_value="realtime", choices=["realtime", "lockstep"],
                               description="lockstep only with a simulator that waits"),
+        DeclareLaunchArgument("execution", default_value="async", choices=[str(mode) for mode in Execution],
+                              description="what the robot does while the policy computes: docs/execution.md"),
         DeclareLaunchArgument("use_sim_time", default_value="false", choices=["true", "false"],
                               description="take time from /clock"),
         DeclareLaunchArgument("device", default_value="auto", description="auto, cpu or cuda"),
@@ -40,6 +43,7 @@ def guard_node() -> Node:
     """Its own process: chunks to limited, watched, latched robot commands."""
     return Node(package="vla_policy", executable="guard_node", name="guard_node", output="screen",
                 parameters=[{"contract": LaunchConfiguration("contract"), "pace": LaunchConfiguration("pace"),
+                             "execution": LaunchConfiguration("execution"),
                              "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}],
                 on_exit=after_guard)
 
@@ -48,8 +52,8 @@ def policy_node() -> Node:
     """The lifecycle node that runs the bundle; it configures and activates itself."""
     return Node(package="vla_policy", executable="policy_node", name="policy_node", output="screen",
                 parameters=[{"contract": LaunchConfiguration("contract"), "bundle": LaunchConfiguration("bundle"),
-                             "pace": LaunchConfiguration("pace"), "device": LaunchConfiguration("device"),
-                             "dtype": LaunchConfiguration("dtype"),
+                             "pace": LaunchConfiguration("pace"), "execution": LaunchConfiguration("execution"),
+                             "device": LaunchConfiguration("device"), "dtype": LaunchConfiguration("dtype"),
                              "instruction": ParameterValue(LaunchConfiguration("instruction"), value_type=str),
                              "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}])
 

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from policies import tabletop
 
 from vla_policy.errors import ActionError, InstructionError, ObservationError
+from vla_policy.execution import Execution, PacedPolicy
 from vla_policy.observation.buffer import Channel, ObservationBuffer, Sample
 from vla_policy.run import FIRST_OBSERVATION_S, EndReason, PolicyRun, RunEnd, RunRequest
 from vla_policy.types import NS_PER_S, ActionChunk, Observation
@@ -45,6 +47,7 @@ class Scene:
         request: RunRequest | None = None,
         slack_ms: int = 25,
         decode: Callable[[Sample], Observation] | None = None,
+        execution: Execution = Execution.ASYNC,
     ) -> None:
         self.policy = ScriptedPolicy()
         self.buffer = ObservationBuffer(
@@ -52,11 +55,10 @@ class Scene:
         )
         self.run = PolicyRun(
             request or RunRequest(7, "open the drawer"),
-            self.policy,
+            PacedPolicy(self.policy, tabletop(), execution, slack_ms * MS),
             self.buffer,
             decode or (lambda sample: Observation(sample.asof_ns, {}, np.zeros(8), None)),
             ["eye"],
-            slack_ms * MS,
             LOST_AFTER_S,
         )
         assert self.run.begin() is None
@@ -205,7 +207,8 @@ def test_what_cannot_be_decoded_ends_the_run_in_its_own_words() -> None:
 
 def test_an_instruction_that_cannot_be_read_ends_the_run_before_it_begins() -> None:
     scene = Scene()
-    run = PolicyRun(RunRequest(8, "fetch the teapot"), scene.policy, scene.buffer, lambda sample: None, ["eye"], 0, 1.0)
+    paced = PacedPolicy(scene.policy, tabletop())
+    run = PolicyRun(RunRequest(8, "fetch the teapot"), paced, scene.buffer, lambda sample: None, ["eye"], 1.0)
     end = run.begin()
     assert end == RunEnd(EndReason.INSTRUCTION_REFUSED, "unknown word 'teapot'")
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vla_policy.errors import ConfigError, nearest
 from vla_policy.model.formulations.base import Memory
+from vla_policy.model.heads.inpainting import Inpainting
 from vla_policy.model.vla import VLAModel
 
 CPU_THREADS = 1
@@ -64,13 +65,24 @@ class Engine:
             state_BP = torch.from_numpy(state)[None].to(self.device)
             return self.model.encode_frame(images_BVSS3, state_BP, *self._text)
 
-    def act(self, memories: Sequence[Memory]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Actions for the newest of the kept frames, oldest first: arm (K, A), gripper logits (K,)."""
+    def act(self, memories: Sequence[Memory], rows: NDArray[np.float32] | None = None,
+            frozen: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Actions for the newest of the kept frames, oldest first: arm (K, A), gripper logits (K,).
+
+        rows: normalised arm rows (R, A) of the chunk before, from the newest frame's instant on, `frozen` of which will
+        have been executed; for heads that inpaint, which then go on from there.
+        """
         assert self._text is not None, "set_instruction comes first"
         with self._running():
-            arm_BKA, gripper_BK = self.model.act(memories, *self._text)
+            arm_BKA, gripper_BK = self.model.act(memories, *self._text, self._inpainting(rows, frozen))
             gripper = None if gripper_BK is None else gripper_BK[0].float().cpu().numpy()
             return arm_BKA[0].float().cpu().numpy(), gripper
+
+    def _inpainting(self, rows: NDArray[np.float32] | None, frozen: int) -> Inpainting | None:
+        if rows is None or not frozen:
+            return None
+        with torch.inference_mode(False):  # the guidance differentiates through it
+            return Inpainting.of(torch.tensor(rows, device=self.device), frozen, self.model.config.action_chunk_size)
 
     @contextmanager
     def _running(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ from vla_policy.errors import InstructionError, ObservationError
 from vla_policy.model.formulations.base import Memory
 from vla_policy.observation.proprioception import proprioception
 from vla_policy.observation.resize import resize_image
-from vla_policy.types import ActionChunk, Observation, Pose
+from vla_policy.types import ActionChunk, InFlight, Observation, Pose
 
 WARM_UP_STEPS = 3
 
@@ -62,6 +62,16 @@ class Policy:
         return self.config.cameras
 
     @property
+    def action_head(self) -> str:
+        """Name of the action head."""
+        return self.config.action_head
+
+    @property
+    def continues_chunks(self) -> bool:
+        """Whether `step` can go on from a chunk in flight."""
+        return self.bundle.model.head.inpaints
+
+    @property
     def history_frames(self) -> int:
         """Frames now in the history, at most `config.history_length`."""
         return len(self._history)
@@ -78,10 +88,11 @@ class Policy:
         self._gripper = None
         self._instruction = instruction
 
-    def step(self, observation: Observation, run_id: int = 1) -> ActionChunk:
+    def step(self, observation: Observation, run_id: int = 1, in_flight: InFlight | None = None) -> ActionChunk:
         """The actions to take from this observation on, `execute_rows` of them until the next step.
 
-        The frame is encoded once and joins the last `history_length` ones, on which the head acts.
+        The frame is encoded once and joins the last `history_length` ones, on which the head acts. in_flight: rows that
+        the chunk goes on from, where it `continues_chunks`; the frozen ones are its first rows.
         Raises: InstructionError before a reset, ObservationError for a wrong observation, ActionError for a
         wrong output.
         """
@@ -92,14 +103,28 @@ class Policy:
         images, state = self._images(observation), self._state(observation)
         prepared = perf_counter()
         self._history.append(self._engine.encode(images, state))
-        arm, gripper_logits = self._engine.act(self._history)
+        if in_flight is None:
+            arm, gripper_logits = self._engine.act(self._history)
+        else:
+            arm, gripper_logits = self._engine.act(self._history, self._codec.encode(in_flight.values)[0],
+                                                   in_flight.frozen)
         computed = perf_counter()
-        values = self._codec.decode(arm, gripper_logits, self._gripper)
+        values = self._values(arm, gripper_logits, in_flight)
         if self._codec.has_gripper:
             self._gripper = float(values[self.execute_rows - 1, -1])
         self._time(started, prepared, computed, perf_counter())
         dt_ns = self.contract.action_dt_ns
         return ActionChunk(observation.stamp_ns, dt_ns, values, self.execute_rows, run_id)
+
+    def _values(self, arm: NDArray[np.float32], gripper_logits: NDArray[np.float32] | None,
+                in_flight: InFlight | None) -> NDArray[np.float64]:
+        """The chunk in contract units, (K, A); frozen rows are those in flight, their gripper too."""
+        if in_flight is None:
+            return self._codec.decode(arm, gripper_logits, self._gripper)
+        frozen = in_flight.values[: min(in_flight.frozen, len(arm))]
+        count, gripper = len(frozen), float(frozen[-1, -1]) if self._codec.has_gripper else None
+        logits = None if gripper_logits is None else gripper_logits[count:]
+        return np.vstack([frozen, self._codec.decode(arm[count:], logits, gripper)])
 
     def warm_up(self) -> None:
         """Steps on a made-up observation until the window is full, so that no real one is slower.
@@ -109,7 +134,9 @@ class Policy:
         self._engine.set_instruction(np.zeros(1, np.int64), np.ones(1, np.bool_))
         self._instruction = "warm-up"
         for _ in range(max(WARM_UP_STEPS, self.config.history_length)):
-            self.step(self._blank_observation())
+            chunk = self.step(self._blank_observation())
+        if self.continues_chunks:
+            self.step(self._blank_observation(), in_flight=InFlight(chunk.values, 1))
         self._history.clear()
         self._gripper, self._instruction = None, ""
 

@@ -123,7 +123,7 @@ class RunWorker:
                 return run.begin()
             outcome = run.poll(self._now_ns(), time.monotonic_ns())
             if isinstance(outcome, ActionChunk):
-                self._on_chunk(run, outcome)
+                self._on_chunk(run, run.release(outcome, self._now_ns()))
                 self._wake.set()  # a late tick may already be due
                 return None
             return outcome
