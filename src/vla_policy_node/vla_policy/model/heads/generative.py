@@ -76,9 +76,9 @@ class GenerativeHead(ActionHead):
     def inpaint(self, reading: Reading, inpainting: Inpainting) -> tuple[Tensor, Tensor | None]:
         """Sampled arm (B, 1, K, A) whose frozen rows are those given, and gripper logits (B, 1, K) or None."""
         features_B1D = self.past(reading.feature)[:, -1:]
-        with torch.inference_mode(False):
-            features_B1D = features_B1D.clone()  # the guidance differentiates, which nothing of inference mode bears
-        arm_B1KA = self.rows(inpainting.keep(self.sample(features_B1D, inpainting)))
+        # The guidance differentiates, which nothing that is made in inference mode bears.
+        with torch.inference_mode(False), torch.no_grad():
+            arm_B1KA = self.rows(inpainting.keep(self.sample(features_B1D.clone(), inpainting)))
         return arm_B1KA, None if self.gripper is None else self.gripper(features_B1D).float()
 
     def loss(self, reading: Reading, targets: ActionTargets, weights: LossWeights) -> dict[str, LossPart]:

@@ -47,8 +47,7 @@ class Inpainting:
 
         point_BWE: time * chunk + (1 - time) * noise. time: 0 is noise, below 1.
         """
-        # What is made in inference mode can never be differentiated, so the graph begins at a copy.
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.enable_grad():
             point = point_BWE.detach().clone().requires_grad_()
             clean = clean_of(point)
             error = ((self.flat_E - clean) * self.weight_E).detach()
