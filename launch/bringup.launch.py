@@ -26,7 +26,8 @@ ARGUMENTS = {
     "pace": ("lockstep", "lockstep: sim time waits for each command; realtime: as a robot"),
     "execution": ("async", "while the policy computes: blocking, async, ensemble or rtc (docs/execution.md)"),
     "device": ("auto", "auto, cpu or cuda"),
-    "dtype": ("float32", "the model's numbers: float32 or bfloat16"),
+    "dtype": ("float32", "the model's numbers: float32, bfloat16, int8 or fp8"),
+    "engine": ("eager", "how the model is run: eager, compile or graph"),
     "instruction": ("", "follow this instruction instead of playing episodes"),
     "task": ("", "first scene of the simulator (default: its first task)"),
     "episodes": ("", "episodes to play, then end; 0: stay up (default: 10, or 0 with an instruction or a robot)"),
@@ -39,6 +40,7 @@ ARGUMENTS = {
 SIMS = ("tabletop", "calvin", "none")
 PACES = ("lockstep", "realtime")
 HEADLESS = ("auto", "true", "false")
+ENGINES = ("eager", "compile", "graph")
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -58,7 +60,7 @@ def bring_up(context: LaunchContext) -> list:
     bundle = given["policy"] if is_server(given["policy"]) else str(find_policy(given["policy"]))
     policy = include("policy", contract=contract, bundle=bundle, pace=pace,
                      use_sim_time=str(pace == "lockstep").lower(), device=given["device"], dtype=given["dtype"],
-                     execution=given["execution"], instruction=given["instruction"])
+                     engine=given["engine"], execution=given["execution"], instruction=given["instruction"])
     watched = given["headless"] == "false" or (given["headless"] == "auto" and bool(context.environment.get("DISPLAY")))
     shared = [policy] + ([console(contract)] if watched else [])
     if on_robot:
@@ -73,7 +75,9 @@ def check(given: dict[str, str], all_configurations: dict[str, str]) -> None:
     for name in all_configurations:
         if name not in ARGUMENTS:
             raise ConfigError(f"unknown launch argument '{name}'; {nearest(name, ARGUMENTS)}")
-    for name, allowed in (("sim", SIMS), ("pace", PACES), ("execution", tuple(Execution)), ("headless", HEADLESS)):
+    choices = (("sim", SIMS), ("pace", PACES), ("execution", tuple(Execution)), ("headless", HEADLESS),
+               ("engine", ENGINES))
+    for name, allowed in choices:
         if given[name] not in allowed:
             raise ConfigError(f"{name}:={given[name]}; {nearest(given[name], allowed)}")
     for name in ("episodes", "seed"):

@@ -16,11 +16,13 @@ import ssl
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Console
 
 from vla_policy.checkpoint import load_bundle
 from vla_policy.contract import load_contract
+from vla_policy.engine import EngineMode, NumberType
 from vla_policy.errors import ConfigError, VlaError
 from vla_policy.policy import Policy
 from vla_policy.remote.client import TOKEN_VARIABLE
@@ -37,10 +39,8 @@ def make_server(options: argparse.Namespace) -> PolicyServer:
     robot = load_contract(find_contract(options.robot)) if options.robot else bundle.contract
     convention = load_yaml(Convention, options.convention, ConfigError) if options.convention else Convention()
 
-    def policy() -> Policy:
-        return Policy(bundle, options.device, robot, options.dtype)
-
-    policy().warm_up()
+    first = Policy(bundle, options.device, robot, options.dtype, options.engine)
+    first.warm_up()
     token = os.environ.get(TOKEN_VARIABLE) or None
     tls = _tls(options.tls_certificate, options.tls_key)
     if options.host != LOOPBACK and token is None:
@@ -49,7 +49,7 @@ def make_server(options: argparse.Namespace) -> PolicyServer:
         )
     settings = ServerOptions(options.host, options.port, token, tls, options.clients)
     return PolicyServer(
-        lambda: Session(policy(), robot, convention, bundle.state_normalizer is not None),
+        lambda: Session(first.sibling(), robot, convention, bundle.state_normalizer is not None),
         settings,
     )
 
@@ -79,7 +79,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--dtype", default="float32", choices=get_args(NumberType))
+    parser.add_argument("--engine", default="eager", choices=get_args(EngineMode), help="how the model is run")
     parser.add_argument("--clients", type=int, default=16, help="most clients at once")
     parser.add_argument(
         "--convention", type=Path, help="YAML: how clients that take single rows write actions (see convention.py)"

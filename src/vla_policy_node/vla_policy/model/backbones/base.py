@@ -14,6 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
@@ -25,6 +26,13 @@ from vla_policy.model.tokenizer import INSTRUCTION, Tokenizer
 from vla_policy.strict import StrictModel
 
 Part = Literal["vision", "resampler", "text", "embeddings"]
+
+
+@cache
+def _planes(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """(3, 1, 1) on the device, in grey levels; made once, for it waits for a GPU."""
+    with torch.inference_mode(False):  # training may need them after serving
+        return 255 * torch.tensor(values, device=device)[:, None, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +52,7 @@ class ImageProcessor:
             raise ValueError(f"images: got {images.dtype} {tuple(images.shape)}, expected torch.uint8 "
                              f"(..., {self.size}, {self.size}, 3); use "
                              "vla_policy.observation.resize.resize_image")
-        mean, std = (255 * torch.tensor(value, device=images.device)[:, None, None]
-                     for value in (self.mean, self.std))
+        mean, std = (_planes(value, images.device) for value in (self.mean, self.std))
         # Planes first: subtracting from whole planes is several times faster than from interleaved pixels.
         return images.movedim(-1, -3).contiguous().float().sub_(mean).div_(std)
 
@@ -58,6 +65,7 @@ class Backbone(nn.Module, ABC):
     causal: no token sees a later one.
     leading_tokens: how many text tokens (the beginning of the sentence) stand before the images.
     first_position: position of the first token.
+    casts_inputs: its weights may be of any number type, since what comes in is cast to it.
     """
 
     image_size: ClassVar[int] = 112
@@ -66,6 +74,7 @@ class Backbone(nn.Module, ABC):
     causal: ClassVar[bool] = True
     leading_tokens: ClassVar[int] = 0
     first_position: ClassVar[int] = 0
+    casts_inputs: ClassVar[bool] = False
 
     class Options(StrictModel):
         """Keys of `backbone_options`; a backbone without any inherits this."""

@@ -61,6 +61,7 @@ class PretrainedBackbone(Backbone):
     instruction_prompt: ClassVar[str] = INSTRUCTION
     image_size: ClassVar[int] = 224
     text_length: ClassVar[int] = 48
+    casts_inputs: ClassVar[bool] = True
 
     class Options(StrictModel):
         """weights: a name on the Hugging Face hub, a local folder, or random-tiny; by default the published

@@ -98,8 +98,13 @@ class ActionHead(nn.Module, ABC):
         """`forward` on what the rest of the model says."""
         return self(reading.feature)
 
+    def newest(self, reading: Reading) -> tuple[Tensor, Tensor | None]:
+        """The part of `decode` that serving needs: arm (B, K, A) and gripper logits (B, K) of the newest frame."""
+        arm_BWKA, gripper_BWK = self.decode(reading)
+        return arm_BWKA[:, -1], None if gripper_BWK is None else gripper_BWK[:, -1]
+
     def inpaint(self, reading: Reading, inpainting: Inpainting) -> tuple[Tensor, Tensor | None]:
-        """As `decode`, of the newest frame alone (W = 1), going on from the rows of a chunk before."""
+        """As `newest`, going on from the rows of a chunk before; of heads that do."""
         raise NotImplementedError(f"{type(self).__name__} does not inpaint")
 
     def loss(self, reading: Reading, targets: ActionTargets, weights: LossWeights) -> dict[str, LossPart]:

@@ -69,17 +69,25 @@ class GenerativeHead(ActionHead):
 
     def forward(self, features_BWD: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, W, D) -> sampled arm (B, W, K, A) and gripper logits (B, W, K) or None."""
-        features_BWD = self.past(features_BWD)
+        return self._act(self.past(features_BWD))
+
+    def newest(self, reading: Reading) -> tuple[Tensor, Tensor | None]:
+        """Arm (B, K, A) and gripper logits (B, K) of the newest frame: noise is turned into no other one's actions."""
+        arm_B1KA, gripper_B1K = self._act(self.past(reading.feature)[:, -1:])
+        return arm_B1KA[:, 0], None if gripper_B1K is None else gripper_B1K[:, 0]
+
+    def _act(self, features_BWD: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The same from features that know the past."""
         arm_BWKA = self.rows(self.sample(features_BWD))
         return arm_BWKA, None if self.gripper is None else self.gripper(features_BWD).float()
 
     def inpaint(self, reading: Reading, inpainting: Inpainting) -> tuple[Tensor, Tensor | None]:
-        """Sampled arm (B, 1, K, A) whose frozen rows are those given, and gripper logits (B, 1, K) or None."""
+        """Sampled arm (B, K, A) whose frozen rows are those given, and gripper logits (B, K) or None."""
         features_B1D = self.past(reading.feature)[:, -1:]
         # The guidance differentiates, which nothing that is made in inference mode bears.
         with torch.inference_mode(False), torch.no_grad():
-            arm_B1KA = self.rows(inpainting.keep(self.sample(features_B1D.clone(), inpainting)))
-        return arm_B1KA, None if self.gripper is None else self.gripper(features_B1D).float()
+            flat_B1E = inpainting.keep(self.sample(features_B1D.clone(), inpainting))
+        return self.rows(flat_B1E)[:, 0], None if self.gripper is None else self.gripper(features_B1D)[:, 0].float()
 
     def loss(self, reading: Reading, targets: ActionTargets, weights: LossWeights) -> dict[str, LossPart]:
         """`pose`: of denoising. `gripper`: cross entropy."""
