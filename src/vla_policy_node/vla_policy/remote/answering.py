@@ -17,12 +17,13 @@ from typing import Any
 from vla_policy.errors import RemoteError, VlaError
 from vla_policy.remote.session import Asked, Session
 from vla_policy.remote.wire import Message, MessageType, pack, unpack
-from vla_policy.types import ActionChunk, Observation
+from vla_policy.types import ActionChunk, InFlight, Observation
 
 LOGGER = logging.getLogger("vla_policy.remote")
 UNPACKING_THREADS = 4
-# Policies, their observations and run ids in, a chunk or a mistake for each out; as vla_policy.policy.step_together.
-StepTogether = Callable[[Sequence[Any], Sequence[Observation], Sequence[int]], Sequence[ActionChunk | VlaError]]
+# Policies, observations, run ids and rows in flight in, a chunk or a mistake for each out: policy.step_together.
+StepTogether = Callable[[Sequence[Any], Sequence[Observation], Sequence[int], Sequence[InFlight | None]],
+                        Sequence[ActionChunk | VlaError]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,26 +142,22 @@ class Answering:
         return batch
 
     def _step(self, batch: list[_Waiting]) -> list[Message | Exception]:
-        """In torch's thread."""
-        outcomes: list[Any] = [waiting.refusal() for waiting in batch]
-        going = [index for index, refusal in enumerate(outcomes) if refusal is None]
-        together = [index for index in going if batch[index].asked.in_flight is None] if self._batching else []
-        if len(together) > 1:
-            asked = [batch[index].asked for index in together]
-            chunks = self._batching.step_together([batch[index].session.policy for index in together],
-                                                  [each.observation for each in asked], [each.run_id for each in asked])
-            for index, chunk in zip(together, chunks, strict=True):
-                outcomes[index] = chunk
-        else:
-            together = []
-        for index in going:
+        """In torch's thread: the answer to each, or what is wrong with it."""
+        answers: list[Any] = [waiting.refusal() for waiting in batch]
+        going = [index for index, refusal in enumerate(answers) if refusal is None]
+        chunks = self._chunks([batch[index] for index in going])
+        for index, chunk in zip(going, chunks, strict=True):
             waiting = batch[index]
-            try:
-                chunk = outcomes[index] if index in together else waiting.session.step(waiting.asked)
-                outcomes[index] = chunk if isinstance(chunk, Exception) else waiting.session.reply(waiting.asked, chunk)
-            except Exception as problem:  # of one client; the others get their answers
-                outcomes[index] = problem
-        return outcomes
+            answers[index] = chunk if isinstance(chunk, Exception) else waiting.session.reply(waiting.asked, chunk)
+        return answers
+
+    def _chunks(self, batch: list[_Waiting]) -> Sequence[ActionChunk | Exception]:
+        if self._batching is not None and len(batch) > 1:
+            asked = [waiting.asked for waiting in batch]
+            return self._batching.step_together(
+                [waiting.session.policy for waiting in batch], [each.observation for each in asked],
+                [each.run_id for each in asked], [each.in_flight for each in asked])
+        return [_or_problem(waiting.session.step, waiting.asked) for waiting in batch]
 
     @staticmethod
     async def _in(pool: ThreadPoolExecutor, job: Callable[..., Any], *arguments: Any) -> Any:
@@ -171,6 +168,13 @@ def _take(session: Session, data: bytes | str) -> tuple[Message, Asked | Message
     """A message, and what comes of it; itself where that is the business of torch's thread. Raises: VlaError."""
     message = unpack(data)
     return message, message if session.begins(message) else session.hear(message)
+
+
+def _or_problem(step: Callable[[Asked], ActionChunk], asked: Asked) -> ActionChunk | Exception:
+    try:
+        return step(asked)
+    except Exception as problem:  # noqa: BLE001 - its client is told
+        return problem
 
 
 def _error(sequence: int, text: str, kind: str) -> Message:

@@ -26,7 +26,6 @@ from vla_policy.remote.wire import MAX_MESSAGE_BYTES
 
 LOGGER = logging.getLogger("vla_policy.remote")
 LOOPBACK = "127.0.0.1"
-WRONG_TOKEN = "wrong or missing token: send the header 'Authorization: Bearer TOKEN'\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +42,13 @@ class ServerOptions:
     most_clients: int = 16
     idle_s: float = 600.0
 
-
-def admits(token: str | None, authorization: str) -> bool:
-    """Whether the header `Authorization` of a client is that of the token, if there is one."""
-    return token is None or hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode())
+    def refusal(self, authorization: str, clients: int) -> tuple[HTTPStatus, str] | None:
+        """Status and words for a client that may not come in. authorization: its header. clients: that are in."""
+        if self.token is not None and not hmac.compare_digest(authorization.encode(), f"Bearer {self.token}".encode()):
+            return HTTPStatus.UNAUTHORIZED, "wrong or missing token: send the header 'Authorization: Bearer TOKEN'\n"
+        if clients >= self.most_clients:
+            return HTTPStatus.SERVICE_UNAVAILABLE, f"{clients} clients are connected, no more are served\n"
+        return None
 
 
 class PolicyServer:
@@ -106,13 +108,8 @@ class PolicyServer:
         """Health checks, and whether a client may come in."""
         if request.path == "/health":
             return connection.respond(HTTPStatus.OK, "ok\n")
-        if not admits(self.options.token, request.headers.get("Authorization", "")):
-            return connection.respond(HTTPStatus.UNAUTHORIZED, WRONG_TOKEN)
-        if self._clients >= self.options.most_clients:
-            return connection.respond(
-                HTTPStatus.SERVICE_UNAVAILABLE, f"{self._clients} clients are connected, no more are served\n"
-            )
-        return None
+        refusal = self.options.refusal(request.headers.get("Authorization", ""), self._clients)
+        return None if refusal is None else connection.respond(*refusal)
 
     async def _client(self, connection: ServerConnection) -> None:
         self._clients += 1
