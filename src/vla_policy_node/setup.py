@@ -40,6 +40,7 @@ setup(
         "policy_node = vla_policy_node.policy_node:main",
         "guard_node = vla_policy_node.guard_node:main",
         "serve = vla_policy.remote.serve:main",
+        "bench_node = vla_policy_node.bench_node:main",
         "transport_check = vla_policy_node.transport_check:main",
     ]},
     zip_safe=False,

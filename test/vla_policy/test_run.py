@@ -250,3 +250,40 @@ def test_the_numbers_of_reasons_never_change() -> None:
         "OBSERVATION_INVALID",
     ]
     assert list(EndReason) == list(range(10))
+
+
+def test_new_images_wait_for_the_state_of_their_instant() -> None:
+    """Joints at 100 Hz are a little behind each image: as of them the observation would be a camera's period old."""
+    scene = Scene()
+    scene.see(1000)
+    scene.feed(1167, "camera.eye")
+    scene.feed(1195, "joints")
+    assert scene.poll(1196) is None  # the image of 1167 belongs to no tick
+    scene.feed(1200, "camera.eye")
+    assert scene.poll(1201) is None  # complete as of 1195, and the image of 1200 is here
+    scene.feed(1205, "joints")
+    assert isinstance(scene.poll(1206), ActionChunk)
+    assert scene.policy.stamps_ms == [1000, 1200]
+
+
+def test_state_that_is_always_behind_the_images_delays_a_tick_by_the_slack_at_most() -> None:
+    scene = Scene(slack_ms=25)
+    scene.see(1000)
+    for stamp in range(1010, 1400, 10):
+        scene.feed(stamp, "camera.eye")
+        scene.feed(stamp - 5, "joints")
+        scene.poll(stamp)
+    assert scene.policy.stamps_ms == [1000, 1225]
+
+
+def test_a_blocking_run_is_not_lost_while_it_executes() -> None:
+    """700 ms of inference and then 200 ms of rows: longer than patience, and yet nothing is missing."""
+    scene = Scene(execution=Execution.BLOCKING)
+    chunk = scene.see(1000)
+    sent = scene.run.release(chunk, 1700 * MS)
+    assert sent.stamp_ns == 1700 * MS
+    for stamp in range(1750, 1850, 50):
+        assert scene.see(stamp) is None
+    assert scene.run.progress.waiting_for == ""
+    assert scene.see(1900) is not None
+    assert scene.policy.stamps_ms == [1000, 1900]

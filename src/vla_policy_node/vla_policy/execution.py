@@ -69,6 +69,10 @@ class PacedPolicy:
         """Whether an observation of `stamp_ns` is one to step on. Ticks that a slow inference missed are skipped."""
         return self._next_ns is None or stamp_ns >= self._next_ns - self.slack_ns
 
+    def may_wait(self, stamp_ns: int) -> bool:
+        """Whether an observation of `stamp_ns` is not yet late for its tick."""
+        return self._next_ns is not None and stamp_ns < self._next_ns + self.slack_ns
+
     def step(self, observation: Observation, run_id: int = 1) -> ActionChunk:
         """One inference. Raises: what the policy raises."""
         in_flight = self._in_flight(observation.stamp_ns, run_id)

@@ -134,7 +134,7 @@ class PolicyRun:
         if self._new_episode_ns:
             self._forget()
         complete_ns = self._buffer.latest_complete_ns()
-        if not self._is_due(complete_ns):
+        if not self._is_due(complete_ns) or self._is_behind_the_images(complete_ns):
             return self._wait(now_ns, steady_ns)
         if self._is_over(complete_ns):
             self.progress.observation_ns = complete_ns
@@ -170,9 +170,19 @@ class PolicyRun:
             return False
         return self._paced.is_due(complete_ns)
 
+    def _is_behind_the_images(self, complete_ns: int) -> bool:
+        """Whether new images are here and only wait for the robot's state of their instant: without them the observation
+        would be a camera's period old. Within the slack of the tick the state has time to come.
+        """
+        images_ns = self._buffer.newest_ns(self._cameras)
+        return images_ns is not None and images_ns > complete_ns and self._paced.may_wait(complete_ns)
+
     def _is_over(self, complete_ns: int) -> bool:
         limit_ns, first_ns = self.request.time_limit_ns, self.progress.first_ns
         return bool(limit_ns) and first_ns is not None and complete_ns + self._paced.slack_ns >= first_ns + limit_ns
+
+    def _oldest_image_ns(self, sample: Sample) -> int:
+        return min((sample.stamps_ns[camera] for camera in self._cameras), default=sample.asof_ns)
 
     def _note_step(self, sample: Sample, now_ns: int, decode_ms: float) -> None:
         progress, complete_ns = self.progress, sample.asof_ns
@@ -181,7 +191,7 @@ class PolicyRun:
         progress.observation_ns = complete_ns
         progress.inferences += 1
         progress.waiting_for = ""
-        progress.oldest_image_ns = min((sample.stamps_ns[camera] for camera in self._cameras), default=complete_ns)
+        progress.oldest_image_ns = self._oldest_image_ns(sample)
         progress.image_age_ns = now_ns - progress.oldest_image_ns
         progress.timings_ms = {"decode": decode_ms, **self._paced.policy.timings}
 

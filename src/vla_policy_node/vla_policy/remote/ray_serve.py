@@ -16,8 +16,10 @@ from typing import Any
 import ray
 from ray import serve
 from rich.console import Console
+from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.types import Receive, Scope, Send
+from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from vla_policy.errors import ConfigError, RemoteError
@@ -30,15 +32,16 @@ LOGGER = logging.getLogger("vla_policy.remote")
 NAME = "vla_policy"
 
 
-async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    """What Ray Serve calls for each connection, in a replica: a websocket is a client, all else a health check."""
-    if scope["type"] == "websocket":
-        await serve.get_replica_context().servable_object.client(WebSocket(scope, receive, send))
-    elif scope["type"] == "http":
-        await PlainTextResponse("ok\n")(scope, receive, send)
+async def _converse(websocket: WebSocket) -> None:
+    """A client came to the replica of this process."""
+    await serve.get_replica_context().servable_object.client(websocket)
 
 
-@serve.ingress(application)
+async def _health(request: Request) -> PlainTextResponse:
+    return PlainTextResponse("ok\n")
+
+
+@serve.ingress(Starlette(routes=[Route("/health", _health), WebSocketRoute("/", _converse)]))
 class Replica:
     """One copy of the policy, and its clients."""
 
