@@ -20,19 +20,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from vla_policy.checkpoint import load_bundle
 from vla_policy.contract import RobotContract
 from vla_policy.errors import RemoteError, VlaError
-from vla_policy.policy import Policy
 from vla_policy.remote.client import ClientOptions, RemotePolicy
 from vla_policy.resources import find_policy
 from vla_policy.types import Observation, Pose
+
+if TYPE_CHECKING:
+    from vla_policy.policy import Policy
 
 ANSWER_S, READY_S = 60.0, 180.0
 WARM_UP = 5
@@ -156,6 +157,9 @@ def _percentiles(values_ms: Sequence[float]) -> tuple[float, float]:
 
 def measure(options: argparse.Namespace, console: Console) -> list[Row]:
     """All rows. Raises: VlaError."""
+    from vla_policy.checkpoint import load_bundle  # torch; the clients' processes read this module too
+    from vla_policy.policy import Policy
+
     folder = str(find_policy(options.policy))
     bundle = load_bundle(folder)
     instruction = options.instruction or next(iter(bundle.instructions.values()))[0]
@@ -175,7 +179,7 @@ def measure(options: argparse.Namespace, console: Console) -> list[Row]:
 
 def show(rows: Sequence[Row], console: Console) -> None:
     """A table."""
-    table = Table("policy", "clients", "step p50 [ms]", "p95", "added p50 [ms]", "p95", "steps/s of all")
+    table = Table("policy", "clients", "step p50 [ms]", "p95 [ms]", "added p50 [ms]", "p95 [ms]", "steps/s")
     for row in rows:
         table.add_row(row.where, str(row.clients), *(f"{value:.2f}" for value in (*row.step_ms, *row.added_ms)),
                       f"{row.steps_per_s:.0f}")
@@ -198,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if min(*options.clients, options.steps) < 1:
         parser.error(f"got {options.clients} clients and {options.steps} steps, expected at least 1")
-    console = Console()
+    console = Console(width=110)
     try:
         rows = measure(options, console)
     except VlaError as problem:
