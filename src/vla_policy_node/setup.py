@@ -30,6 +30,7 @@ setup(
     python_requires=">=3.11,<3.14",
     install_requires=["huggingface-hub", "msgpack", "numpy", "opencv-python-headless", "pillow", "pydantic>=2",
                       "pyyaml", "rich", "safetensors", "tokenizers", "torch", "transformers>=5", "websockets>=15"],
+    extras_require={"ray": ["ray[serve]"]},  # a policy server on a cluster
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (str(SHARE), ["package.xml"]),

@@ -90,6 +90,7 @@ def assert_all_end(nodes: dict[str, psutil.Process]) -> None:
         (["epsodes:=3"], ["unknown launch argument 'epsodes'", "did you mean 'episodes'", "instruction"]),
         (["sim:=nonsense"], ["sim:=nonsense", "known: tabletop, calvin, none"]),
         (["pace:=locksteep"], ["pace:=locksteep", "did you mean 'lockstep'"]),
+        (["execution:=fast"], ["execution:=fast", "known: blocking, async, ensemble, rtc"]),
         (["episodes:=x"], ["episodes:=x", "whole number"]),
         (["sim:=none", "robot:="], ["sim:=none needs robot:=NAME"]),
         (["sim:=none", "robot:=ur5", "policy:=."], ["got 'ur5'", "did you mean 'ur5e'"]),

@@ -41,7 +41,7 @@ def test_a_study_of_the_shipped_policy(tmp_path: Path) -> None:
                  "--time-limit", "2", "--output", str(tmp_path)]
     assert main(arguments) == 0
     cells = json.loads((tmp_path / "study.json").read_text())
-    assert [(cell["execution"], cell["delay_s"], cell["stale"]) for cell in cells] == [
+    assert [(cell["execution"], cell["delay_s"], cell["stopped"]) for cell in cells] == [
         ("async", 0.0, 0), ("async", 0.4, 1)]  # chunks of 0.4 s are over when they arrive; the lstm head knows no rtc
     assert (tmp_path / "study.png").stat().st_size > 10_000
     assert "| tabletop | 400 | async | 0/1 |" in (tmp_path / "study.md").read_text()

@@ -148,7 +148,9 @@ def test_an_unknown_task_is_refused(sim: Sim) -> None:
         rollout(sim, ConstantPolicy(RISING), CONTRACT, "open_drawr", 3, 1.0)
 
 
-def delayed(sim: Sim, policy: ConstantPolicy, execution: Execution, delay_s: float, limit_s: float = 1.6) -> EpisodeResult:
+def delayed(
+    sim: Sim, policy: ConstantPolicy, execution: Execution, delay_s: float, limit_s: float = 1.6
+) -> EpisodeResult:
     timing = Timing(execution, round(delay_s * 1e9))
     return rollout(sim, policy, CONTRACT, "open_drawer", 3, limit_s, timing=timing)
 

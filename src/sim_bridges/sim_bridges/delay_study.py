@@ -36,7 +36,7 @@ class Cell:
     """What came of a policy in one mode at one delay.
 
     seconds: of sim time, median of the successes. jerk_m_s3: root mean square over an episode of the commanded tool
-    velocity's second derivative, median over the episodes. stale: episodes that ended because a chunk was used up.
+    velocity's second derivative, median over the episodes. stopped: episodes that the guard ended, because a chunk was used up.
     """
 
     policy: str
@@ -46,7 +46,7 @@ class Cell:
     successes: int
     seconds: float | None
     jerk_m_s3: float | None
-    stale: int
+    stopped: int
 
 
 def measure(policy: str, execution: Execution, delay_s: float, options: argparse.Namespace) -> Cell | None:
@@ -96,14 +96,14 @@ def jerk_m_s3(episode: EpisodeResult, contract: RobotContract) -> float | None:
 
 def table(cells: Sequence[Cell]) -> str:
     """The cells in Markdown."""
-    lines = ["| policy | delay [ms] | mode | success | 95 % interval | seconds to success | jerk [m/s³] | chunk used up |",
+    lines = ["| policy | delay [ms] | mode | success | 95 % interval | seconds to success | jerk [m/s³] | stopped |",
              "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |"]
     for cell in cells:
         low, high = wilson_interval(cell.successes, cell.episodes)
         seconds = "-" if cell.seconds is None else f"{cell.seconds:.2f}"
         jerk = "-" if cell.jerk_m_s3 is None else f"{cell.jerk_m_s3:.0f}"
         lines.append(f"| {short_name(cell.policy)} | {1000 * cell.delay_s:.0f} | {cell.execution} | {cell.successes}/"
-                     f"{cell.episodes} | {100 * low:.0f} to {100 * high:.0f} % | {seconds} | {jerk} | {cell.stale} |")
+                     f"{cell.episodes} | {100 * low:.0f} to {100 * high:.0f} % | {seconds} | {jerk} | {cell.stopped} |")
     return "\n".join(lines) + "\n"
 
 

@@ -171,8 +171,8 @@ class PolicyRun:
         return self._paced.is_due(complete_ns)
 
     def _is_behind_the_images(self, complete_ns: int) -> bool:
-        """Whether new images are here and only wait for the robot's state of their instant: without them the observation
-        would be a camera's period old. Within the slack of the tick the state has time to come.
+        """Whether new images are here and only wait for the robot's state of their instant: without them the
+        observation would be a camera's period old. Within the slack of the tick the state has time to come.
         """
         images_ns = self._buffer.newest_ns(self._cameras)
         return images_ns is not None and images_ns > complete_ns and self._paced.may_wait(complete_ns)

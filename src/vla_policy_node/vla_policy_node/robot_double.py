@@ -27,8 +27,8 @@ STATES_PER_FRAME = 3
 
 
 class RobotDouble(Node):
-    """Publishes what the contract says a robot reports: joints and pose STATES_PER_FRAME times as often as images, one of
-    them at the images' instant. Images are noise, made once: only their stamps change.
+    """Publishes what the contract says a robot reports: joints and pose STATES_PER_FRAME times as often as images, one
+    of them at the images' instant. Images are noise, made once: only their stamps change.
     """
 
     def __init__(self, contract: RobotContract, camera_rate_hz: float) -> None:

@@ -1,4 +1,4 @@
-"""Observations of several clients in: stepped together, late and lost ones not at all, each answered by its own chunk."""
+"""Observations of several clients in: stepped together, late and lost ones not at all, each with its own answer."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_one_wrong_observation_spoils_no_other_of_its_batch(serve: Serve) -> Non
     assert refused == "refused" and np.isfinite(chunks[0]).all()
 
 
-def test_an_observation_that_waited_too_long_is_refused_and_not_computed(serve: Serve, observation: Observation) -> None:
+def test_an_observation_that_waited_too_long_is_refused(serve: Serve, observation: Observation) -> None:
     inside, leave = threading.Event(), threading.Event()
 
     class Busy(CountingPolicy):
@@ -221,7 +221,7 @@ def test_a_message_that_is_too_large_is_named_before_it_is_sent(serve: Serve, ob
     policy.reset("a")
     side = int((MAX_MESSAGE_BYTES / 6) ** 0.5) + 100
     huge = dataclasses.replace(observation, images=dict.fromkeys(CONTRACT.cameras, np.zeros((side, side, 3), np.uint8)))
-    with pytest.raises(RemoteError, match=rf"expected at most {MAX_MESSAGE_BYTES}; send smaller images, or .*images=jpeg"):
+    with pytest.raises(RemoteError, match=rf"expected at most {MAX_MESSAGE_BYTES}; send smaller images, or .*=jpeg"):
         policy.step(huge)
     assert policy.step(observation).values[0, 0] == 1.0
 
@@ -232,10 +232,11 @@ def test_an_address_may_hold_options(serve: Serve, observation: Observation) -> 
     assert (policy.options.images, policy.options.answer_s) == ("jpeg", 20.0)
     policy.reset("a")
     assert policy.step(observation).values[0, 0] == 1.0
-    for address, words in ((f"{url}?image=raw", "unknown option 'image'; did you mean 'images'"),
-                           (f"{url}?images=gif", "images: got 'gif'"), (f"{url}?answer_s=soon", "answer_s: got 'soon'")):
+    mistakes = {"image=raw": "unknown option 'image'; did you mean 'images'", "images=gif": "images: got 'gif'",
+                "answer_s=soon": "answer_s: got 'soon'"}
+    for query, words in mistakes.items():
         with pytest.raises(RemoteError, match=words):
-            connect_policy(address, CONTRACT)
+            connect_policy(f"{url}?{query}", CONTRACT)
 
 
 def test_rows_in_flight_travel_and_are_gone_on_from(serve: Serve) -> None:

@@ -38,7 +38,8 @@ def url(bundle: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "vla_policy.remote.serve", str(bundle), "--ray", "local", "--replicas", "2",
                "--batch", "2", "--device", "cpu", "--port", str(PORT)]
     environment = os.environ | {"VLA_POLICY_TOKEN": "secret", "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, env=environment, **pipe) as server:
         lines: list[str] = []
         reader = threading.Thread(target=lambda: lines.extend(server.stdout), daemon=True)
         reader.start()

@@ -25,8 +25,8 @@ from vla_policy.types import NS_PER_S, Observation
 class PlayerSpec:
     """All that a player is built from; travels to worker processes.
 
-    control: of `evaluation.controls`, or None. films: folder for films of failures, or None. timing: execution mode and
-    injected delay.
+    control: of `evaluation.controls`, or None. films: folder for films of failures, or None. timing: execution mode
+    and injected delay.
     """
 
     sim: str
@@ -65,7 +65,8 @@ class Player:
             result = TrialResult.of_chain(trial, played)
         else:
             episode = rollout(
-                self._sim, self._policy, spec.contract, trial.task, trial.seed, spec.time_limit_s, film.watch, spec.timing
+                self._sim, self._policy, spec.contract, trial.task, trial.seed, spec.time_limit_s, film.watch,
+                spec.timing
             )
             result = TrialResult(trial, (episode,))
         if spec.films is not None and not result.episodes[-1].success:

@@ -1,7 +1,7 @@
 """Messages of any number of clients in, their answers out: one thread owns torch, observations may be stepped together.
 
-The event loop only moves bytes. Messages are unpacked (images decoded) in a few threads, the policies run in one, in the
-order of arrival; while it runs, what arrives waits and is then stepped together, up to `Batching.most` at once.
+The event loop only moves bytes. Messages are unpacked (images decoded) in a few threads, the policies run in one, in
+the order of arrival; while it runs, what arrives waits and is then stepped together, up to `Batching.most` at once.
 """
 
 from __future__ import annotations

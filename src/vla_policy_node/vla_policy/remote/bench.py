@@ -3,7 +3,7 @@
     python -m vla_policy.remote.bench --policy tabletop --clients 1 8
 
 In one run, side by side: the policy in this process, and the same behind a server on loopback (a process of its own),
-plain and batched, with as many clients as asked, each a process of its own that asks again as soon as it has its answer.
+plain and batched, with as many clients as asked, each a process of its own that asks again once it has its answer.
 The added latency is a client's time for a step less the model's share that the server tells.
 """
 
@@ -41,8 +41,8 @@ WARM_UP = 5
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Where the policy ran, for how many clients. step_ms, added_ms: p50 and p95 of a client's step, and of that less the
-    server's own work. steps_per_s: of all clients together.
+    """Where the policy ran, for how many clients. step_ms, added_ms: p50 and p95 of a client's step, and of that less
+    the server's own work. steps_per_s: of all clients together.
     """
 
     where: str

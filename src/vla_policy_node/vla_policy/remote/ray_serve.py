@@ -1,6 +1,6 @@
 """A served policy in, copies of it on a Ray cluster behind one address out: `serve BUNDLE --ray local --replicas 2`.
 
-A client's websocket lives in one copy, and its instruction and history with it. Imports Ray: `pip install "ray[serve]"`.
+A client's websocket lives in one copy, its instruction and history with it. Imports Ray: `pip install "ray[serve]"`.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--wait-ms", type=_wait, default=0.0,
                         help="how long an observation waits for others to be stepped with")
     parser.add_argument("--ray", metavar="ADDRESS",
-                        help="spread over a Ray cluster: the address of its head, auto, or local (docs/policy-server.md)")
+                        help="spread over a Ray cluster: address of its head, auto, or local (docs/policy-server.md)")
     parser.add_argument("--replicas", type=_count, default=1, help="copies of the policy, with --ray")
     parser.add_argument("--gpus", type=float, default=0.0, help="of each copy, with --ray; 0.5: two copies on a GPU")
     parser.epilog = f"The environment variable {TOKEN_VARIABLE} holds the token that clients must send."
