@@ -54,6 +54,7 @@ class Runner:
         self._function = function
         self._told = told
         self._replays: dict[Any, Replay] = {}
+        self._begun = False
         self._pool = pool
         self._wanted = mode
         self._graphs = mode != "eager" and device.type == "cuda"
@@ -76,7 +77,8 @@ class Runner:
         return self._replays[shapes](*inputs)
 
     def _run(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        if self._compiled is None:
+        if self._compiled is None or not self._begun:
+            self._begun = True  # what a model makes once and keeps is made by itself, not by a compiler's trace
             return self._function(*inputs)
         try:
             with torch._dynamo.config.patch(recompile_limit=MOST_SHAPES):
