@@ -115,7 +115,7 @@ class Policy:
         for count in robots:
             for policy in many[:count]:
                 policy._begin_warm_up()
-            for _ in range(max(WARM_UP_STEPS, self.config.history_length)):
+            for _ in range(self.config.history_length + WARM_UP_STEPS):
                 step_together(many[:count], [seen] * count)
         self.engine.forget(self._session)
         self._gripper, self._instruction = None, ""

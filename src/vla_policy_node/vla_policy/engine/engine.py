@@ -96,7 +96,7 @@ class Engine:
         else:
             short = self._text_length - len(ids)
             ids, mask = np.pad(ids, (0, short)), np.pad(mask, (0, short))
-        with self._running("an instruction"):
+        with self.running("an instruction"):
             text_1LD = self.model.embed_text(torch.from_numpy(ids)[None].to(self.device))
             session.begin(text_1LD, torch.from_numpy(mask)[None].to(self.device))
 
@@ -116,7 +116,7 @@ class Engine:
         """
         sessions = list(sessions)
         assert all(session.text_1LD is not None for session in sessions), "begin comes first"
-        with self._running(f"a step of {len(sessions)} robots"):
+        with self.running(f"a step of {len(sessions)} robots"):
             memory = self._encode(self._upload(images), self._transfer.upload("state", states), *join_texts(sessions))
             for index, session in enumerate(sessions):
                 session.ring.push(tuple(part[index:index + 1] for part in memory))
@@ -156,7 +156,7 @@ class Engine:
         return torch.stack([self._resize(views_BHW3) for views_BHW3 in cameras], 1)
 
     @contextmanager
-    def _running(self, what: str) -> Iterator[None]:
+    def running(self, what: str) -> Iterator[None]:
         """No gradients, the number type, and the number of threads, which whoever trains here gets back."""
         threads = torch.get_num_threads()
         fixed = self.device.type == "cpu" and threads != CPU_THREADS
