@@ -82,15 +82,17 @@ def test_policies_step_together_and_a_wrong_one_stands_alone() -> None:
     assert second.timings["model"] > 0
 
 
-def test_a_compiled_model_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Traced as for any compiler; the one that makes machine code is left out, for it takes half a minute."""
+@pytest.mark.parametrize("backbone", ["tiny", "kosmos"])
+def test_a_compiled_model_says_the_same(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced as for any compiler; the one that makes machine code is left out, for it takes long."""
     compiled, compile_ = [], torch.compile
     monkeypatch.setattr(torch, "compile", lambda function, **options: compiled.append(options) or compile_(
         function, backend="eager", **options))
-    made = twin("tiny")
+    made = twin(backbone)
     arm, _ = plain(made, STEPS)
     engine, actions = run_engine(made, EngineOptions(mode="compile"), STEPS)
-    assert compiled == [{"dynamic": False}] * 2
+    layers = len(made.model.backbone.vision_layers) + len(made.model.backbone.text_layers)
+    assert compiled == [{"dynamic": False}] * layers and layers >= 4
     assert engine.modes == {"frame": "compile", "window": "compile"} and engine.fallbacks == []
     np.testing.assert_allclose(actions[-1].arm[0], arm, **TOLERANCE)
 

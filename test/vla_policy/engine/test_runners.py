@@ -6,10 +6,10 @@ import logging
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vla_policy.engine import runners
-from vla_policy.engine.runners import Fallback, Runner
+from vla_policy.engine.runners import CompiledLayers, Fallback, Runner
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")  # no runner here touches a GPU: the recording is replaced
 
@@ -59,17 +59,28 @@ def test_what_does_not_compile_runs_as_it_is(told: list[Fallback], monkeypatch: 
         raise RuntimeError("no C++ compiler was found")
 
     monkeypatch.setattr(torch, "compile", lambda function, **_: broken)
-    runner = Runner("window", double, "compile", CPU, told.append)
+    layer = nn.Linear(1, 1)
+    runner = Runner("window", lambda part: (layer(part),), "compile", CPU, told.append, layers=CompiledLayers([layer]))
     assert runner.mode == "compile"
-    assert [runner(torch.ones(1))[0].item() for _ in range(3)] == [2.0, 2.0, 2.0]
+    expected = layer(torch.ones(1)).item()
+    assert [runner(torch.ones(1))[0].item() for _ in range(3)] == [expected] * 3
     assert told == [Fallback("window", "compile", "eager", "RuntimeError: no C++ compiler was found")]
+    assert runner.mode == "eager" and "forward" not in vars(layer)
+
+
+def test_layers_are_compiled_for_the_engine_alone(told: list[Fallback], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function, **_: lambda part: 2 * function(part))
+    layer = nn.Identity()
+    runner = Runner("frame", lambda part: (layer(part),), "compile", CPU, told.append, layers=CompiledLayers([layer]))
+    assert [runner(torch.ones(1))[0].item() for _ in range(3)] == [1.0, 2.0, 2.0]  # the first fills what models keep
+    assert layer(torch.ones(1)).item() == 1.0 and told == []
 
 
 def test_a_fault_of_the_model_is_no_fault_of_the_compiler(told: list[Fallback]) -> None:
     def wrong(part: Tensor) -> tuple[Tensor, ...]:
         raise ValueError("the model is wrong")
 
-    runner = Runner("window", wrong, "compile", CPU, told.append)
+    runner = Runner("window", wrong, "compile", CPU, told.append, layers=CompiledLayers([]))
     for _ in range(2):
         with pytest.raises(ValueError, match="the model is wrong"):
             runner(torch.ones(1))

@@ -90,6 +90,7 @@ def build(case: Case, device: str, dtype: str) -> VLAModel:
     torch.manual_seed(0)
     with torch.device(device):
         model = VLAModel(case.config(dtype), ActionShape(ARM, case.chunk, True), STATE, VOCABULARY).eval()
+    model.requires_grad_(False)
     with torch.no_grad():
         for weight in model.parameters():
             if not weight.any():

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from vla_policy.engine.options import EngineMode, EngineOptions
 from vla_policy.engine.quantised import prepare_weights
-from vla_policy.engine.runners import Fallback, Runner
+from vla_policy.engine.runners import CompiledLayers, Fallback, Runner
 from vla_policy.engine.session import Session, join_texts, join_windows
 from vla_policy.engine.transfer import Transfer
 from vla_policy.errors import EngineError, ObservationError
@@ -70,13 +70,15 @@ class Engine:
     def _make_runners(self) -> None:
         mode, on_gpu = self.options.mode, self.device.type == "cuda"
         pool = torch.cuda.graph_pool_handle() if on_gpu and mode != "eager" else None
+        backbone = self.model.backbone
+        layers = CompiledLayers([*backbone.vision_layers, *backbone.text_layers]) if mode == "compile" else None
 
         def runner(part: str, function: Any, kind: EngineMode) -> Runner:
-            return Runner(part, function, kind, self.device, self.fallbacks.append, pool)
+            return Runner(part, function, kind, self.device, self.fallbacks.append, pool, layers)
 
         self._encode = runner("frame", self._encode_frame, mode)
         self._act = runner("window", self._act_on_window, mode)
-        # Each of the first W - 1 windows has a length of its own: too many to compile for so short a time.
+        # Each of the first W - 1 windows has a length of its own: too many to compile layers for.
         self._act_early = self._act if mode != "compile" else runner(
             "first windows", self._act_on_window, "graph" if on_gpu else "eager")
 
