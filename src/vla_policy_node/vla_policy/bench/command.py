@@ -12,6 +12,7 @@ stages: where a step's time goes. floor: what this machine cannot beat. scaling:
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 import traceback
@@ -67,6 +68,7 @@ def run(settings: Settings, sections: Sequence[str], arguments: Sequence[str] | 
     """Measure the sections; one that fails is reported by name and the others go on."""
     found = {name: find_section(name) for name in sections if name in SECTIONS}
     found |= {name: _other(name) for name in sections if name not in SECTIONS}
+    logging.getLogger("vla_policy.engine").setLevel(logging.ERROR)  # fall-backs stand in the report
     report: dict[str, Any] = {"provenance": provenance("bench", arguments), "machine": machine(settings.device),
                               "case": settings.case.words(), "settings": asdict(settings), "sections": {}}
     tell(f"{report['case']}; {settings.device}, {settings.dtype}; {report['machine'].get('gpu', report['machine']['cpu'])}"
