@@ -98,17 +98,21 @@ def plot(path: Path, report: Mapping[str, Any]) -> None:
 
     sections = report["sections"]
     scaling = sections.get("scaling", {}).get("rows", {})
-    figure, axes = pyplot.subplots(1, 1 + len(scaling), figsize=(5 + 3 * len(scaling), 3.6), squeeze=False)
     rows = sections.get("loops", {}).get("rows", {})
-    bars = axes[0][0].barh(list(rows), [row["p50_ms"] for row in rows.values()],
-                           xerr=[[0] * len(rows), [row["p95_ms"] - row["p50_ms"] for row in rows.values()]])
-    axes[0][0].bar_label(bars, fmt="%.1f", padding=4)
-    axes[0][0].set(xlabel="ms a step: p50, whisker to p95", title=report["case"], xscale="log" if rows else "linear")
-    for axis, (what, found) in zip(axes[0][1:], scaling.items(), strict=True):
+    figure, axes = pyplot.subplots(1, 1 + len(scaling), figsize=(6 + 3 * len(scaling), 3.8), squeeze=False)
+    loops, *others = axes[0]
+    late = [row["p95_ms"] - row["p50_ms"] for row in rows.values()]
+    bars = loops.barh(list(rows), [row["p50_ms"] for row in rows.values()], xerr=[[0] * len(rows), late])
+    loops.bar_label(bars, fmt="%.1f", padding=4)
+    loops.set(xlabel="ms a step: p50, whisker to p95", xscale="log" if rows else "linear")
+    loops.set_xlim(right=5 * loops.get_xlim()[1])  # room for the numbers
+    for axis, (what, found) in zip(others, scaling.items(), strict=True):
         axis.plot([int(value) for value in found], [row["p50_ms"] for row in found.values()], marker="o")
-        axis.set(xlabel=what, ylabel="ms a step", ylim=(0, None), xscale="log" if what != "cameras" else "linear")
+        axis.set(xlabel=what, ylabel="ms a step", xscale="log" if what != "cameras" else "linear")
+        axis.set_ylim(0, 1.1 * axis.get_ylim()[1])
         axis.set_xticks([int(value) for value in found], list(found))
         axis.minorticks_off()
+    figure.suptitle(report["case"])
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
