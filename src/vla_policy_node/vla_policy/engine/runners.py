@@ -133,15 +133,15 @@ class Runner:
 def record(function: Function, inputs: tuple[Tensor, ...], pool: Any) -> Replay:
     """Capture one call as a CUDA graph. Raises: RuntimeError where something in it cannot be captured."""
     fixed = [part.clone() for part in inputs]
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        function(*fixed)
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    # Other threads (a camera's, another policy's) may use the GPU meanwhile.
-    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-        outputs = function(*fixed)
+    graph, aside = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    with torch.cuda.stream(torch.cuda.current_stream()):  # a refused capture would leave another stream behind
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            function(*fixed)
+        torch.cuda.current_stream().wait_stream(aside)
+        # Other threads (a camera's, another policy's) may use the GPU meanwhile.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            outputs = function(*fixed)
 
     def replay(*new: Tensor) -> tuple[Tensor, ...]:
         for kept, part in zip(fixed, new, strict=True):
