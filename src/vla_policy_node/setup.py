@@ -30,13 +30,14 @@ setup(
     python_requires=">=3.11,<3.14",
     install_requires=["huggingface-hub", "msgpack", "numpy", "opencv-python-headless", "pillow", "pydantic>=2",
                       "pyyaml", "rich", "safetensors", "tokenizers", "torch", "transformers>=5", "websockets>=15"],
-    extras_require={"ray": ["ray[serve]"]},  # a policy server on a cluster
+    extras_require={"plot": ["matplotlib"], "ray": ["ray[serve]"]},  # for pictures; for a policy server on a cluster
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (str(SHARE), ["package.xml"]),
         *shared_files(),
     ],
     entry_points={"console_scripts": [
+        "bench = vla_policy.bench.command:main",
         "console = vla_policy_node.console:main",
         "policy_node = vla_policy_node.policy_node:main",
         "guard_node = vla_policy_node.guard_node:main",

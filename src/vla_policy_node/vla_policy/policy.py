@@ -127,7 +127,7 @@ class Policy:
         for count in robots:
             for policy in many[:count]:
                 policy._begin_warm_up()
-            for _ in range(max(WARM_UP_STEPS, self.config.history_length)):
+            for _ in range(self.config.history_length + WARM_UP_STEPS):
                 step_together(many[:count], [seen] * count)
             if self.continues_chunks:
                 step_together(many[:count], [seen] * count, None, [under_way] * count)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from vla_policy.engine.options import EngineMode, EngineOptions
 from vla_policy.engine.quantised import prepare_weights
-from vla_policy.engine.runners import Fallback, Runner
+from vla_policy.engine.runners import CompiledLayers, Fallback, Runner
 from vla_policy.engine.session import Session, join_texts, join_windows
 from vla_policy.engine.transfer import Transfer
 from vla_policy.errors import EngineError, ObservationError
@@ -71,13 +71,15 @@ class Engine:
     def _make_runners(self) -> None:
         mode, on_gpu = self.options.mode, self.device.type == "cuda"
         pool = torch.cuda.graph_pool_handle() if on_gpu and mode != "eager" else None
+        backbone = self.model.backbone
+        layers = CompiledLayers([*backbone.vision_layers, *backbone.text_layers]) if mode == "compile" else None
 
         def runner(part: str, function: Any, kind: EngineMode) -> Runner:
-            return Runner(part, function, kind, self.device, self.fallbacks.append, pool)
+            return Runner(part, function, kind, self.device, self.fallbacks.append, pool, layers)
 
         self._encode = runner("frame", self._encode_frame, mode)
         self._act = runner("window", self._act_on_window, mode)
-        # Each of the first W - 1 windows has a length of its own: too many to compile for so short a time.
+        # Each of the first W - 1 windows has a length of its own: too many to compile layers for.
         self._act_early = self._act if mode != "compile" else runner(
             "first windows", self._act_on_window, "graph" if on_gpu else "eager")
 
@@ -97,7 +99,7 @@ class Engine:
         else:
             short = self._text_length - len(ids)
             ids, mask = np.pad(ids, (0, short)), np.pad(mask, (0, short))
-        with self._running("an instruction"):
+        with self.running("an instruction"):
             text_1LD = self.model.embed_text(torch.from_numpy(ids)[None].to(self.device))
             session.begin(text_1LD, torch.from_numpy(mask)[None].to(self.device))
 
@@ -118,7 +120,7 @@ class Engine:
         """
         sessions, goals = list(sessions), goals or [None] * len(sessions)
         assert all(session.text_1LD is not None for session in sessions), "begin comes first"
-        with self._running(f"a step of {len(sessions)} robots"):
+        with self.running(f"a step of {len(sessions)} robots"):
             memory = self._encode(self._upload(images), self._transfer.upload("state", states), *join_texts(sessions))
             for index, session in enumerate(sessions):
                 session.ring.push(tuple(part[index:index + 1] for part in memory))
@@ -172,7 +174,7 @@ class Engine:
         return torch.stack([self._resize(views_BHW3) for views_BHW3 in cameras], 1)
 
     @contextmanager
-    def _running(self, what: str) -> Iterator[None]:
+    def running(self, what: str) -> Iterator[None]:
         """No gradients, the number type, and the number of threads, which whoever trains here gets back."""
         threads = torch.get_num_threads()
         fixed = self.device.type == "cpu" and threads != CPU_THREADS

@@ -17,8 +17,8 @@ Resize = Literal["host", "device"]
 class EngineOptions(StrictModel):
     """How a model is run.
 
-    mode: eager runs layer after layer. graph replays the same kernels as a CUDA graph. compile fuses them by
-        `torch.compile` first; on a GPU the fused ones are replayed as a CUDA graph too.
+    mode: eager runs operator after operator. graph replays the same kernels as a CUDA graph. compile fuses those of
+        each layer by `torch.compile` first; on a GPU the fused ones are replayed as a CUDA graph too.
     dtype: of the weights and sums; int8 and fp8 are weights of the backbone's linear layers, rounded.
     resize: where images are made square: host is the function of training; device does the same on the model's
         device, up to one grey level (see `vla_policy.observation.device_resize`).

@@ -26,14 +26,23 @@ def prepare_weights(model: VLAModel, device: torch.device, dtype: NumberType) ->
     if dtype == "fp8":
         check_fp8(device)
     backbone = model.backbone
-    half = dtype == "bfloat16" or (dtype in ("int8", "fp8") and device.type == "cuda")
+    if dtype in ROUNDED:
+        replace_linears(backbone.vlm, ROUNDED[dtype], {backbone.output_embedding})
+    half = dtype == "bfloat16" or (dtype in ROUNDED and device.type == "cuda")
     if half and backbone.casts_inputs:
-        backbone.vlm.to(torch.bfloat16)  # before it moves, so that the device needs room for these alone
-    if dtype == "int8":
-        replace_linears(backbone.vlm, Int8Linear, {backbone.output_embedding})
-    elif dtype == "fp8":
-        replace_linears(backbone.vlm, Fp8Linear, {backbone.output_embedding})
+        to_bfloat16(backbone.vlm)  # before it moves, so that the device needs room for these alone
     return model.to(device)
+
+
+def to_bfloat16(module: nn.Module) -> None:
+    """In place, but for the frequencies of rotary positions, which transformers keeps exact too, and rounded layers."""
+    for child in module.modules():
+        for weight in child.parameters(recurse=False):
+            weight.data = weight.data.to(torch.bfloat16)
+        for name, part in child.named_buffers(recurse=False):
+            exact = name.endswith("inv_freq") or isinstance(child, tuple(ROUNDED.values()))
+            if part.is_floating_point() and not exact:
+                setattr(child, name, part.to(torch.bfloat16))
 
 
 def check_fp8(device: torch.device) -> None:
@@ -70,7 +79,7 @@ class Int8Linear(nn.Module):
         scale = (weight.abs().amax(1, keepdim=True) / 127).clamp(min=SMALLEST)
         # Buffers: whoever asks a model for its number type looks at its parameters.
         self.register_buffer("weight", (weight / scale).round().to(torch.int8))
-        self.register_buffer("scale", scale[:, 0].to(linear.weight.dtype))
+        self.register_buffer("scale", scale[:, 0])
         self.bias = linear.bias
 
     @staticmethod
@@ -80,8 +89,8 @@ class Int8Linear(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(..., in) -> (..., out) in the number type of `features`."""
-        output = F.linear(features, self.weight.to(features.dtype)) * self.scale.to(features.dtype)
-        return output if self.bias is None else output + self.bias.to(features.dtype)
+        output = F.linear(features, self.weight.to(features.dtype)) * self.scale
+        return (output if self.bias is None else output + self.bias).to(features.dtype)
 
 
 class Fp8Linear(nn.Module):
@@ -105,6 +114,9 @@ class Fp8Linear(nn.Module):
         output = torch._scaled_mm(rows, self.weight.T, scale_a=scale, scale_b=self.scale, out_dtype=torch.bfloat16)
         output = output.unflatten(0, features.shape[:-1]).to(features.dtype)
         return output if self.bias is None else output + self.bias.to(features.dtype)
+
+
+ROUNDED: dict[NumberType, type[Int8Linear] | type[Fp8Linear]] = {"int8": Int8Linear, "fp8": Fp8Linear}
 
 
 def _to_fp8(rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""A function of tensors in, the same function out, run faster: compiled, or replayed as a CUDA graph.
+"""A function of tensors in, the same function out, run faster: its layers compiled, or replayed as a CUDA graph.
 
 What cannot be captured or compiled runs in the next simpler way, with a reason that is told once.
 """
@@ -6,12 +6,13 @@ What cannot be captured or compiled runs in the next simpler way, with a reason 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vla_policy.engine.options import EngineMode
 
@@ -19,7 +20,7 @@ LOGGER = logging.getLogger("vla_policy.engine")
 Function = Callable[..., tuple[Tensor, ...]]
 Replay = Callable[..., tuple[Tensor, ...]]
 WARM_RUNS = 3  # before a capture: libraries choose kernels and take their workspaces in the first ones
-MOST_SHAPES = 64  # compiled variants of one function: batch sizes and windows
+MOST_SHAPES = 64  # compiled variants of one layer: batch sizes, and what tells layers of a kind apart
 MAX_REASON = 300  # characters
 
 
@@ -42,29 +43,51 @@ def reason_of(problem: BaseException) -> str:
     return f"{type(problem).__name__}: {lines[0]}"[:MAX_REASON]
 
 
+class CompiledLayers:
+    """The layers of a model, each compiled by itself while `on`: layers of a kind share their machine code, so that it
+    takes seconds where the whole model takes minutes. What stands between layers runs as it is.
+    """
+
+    def __init__(self, layers: Iterable[nn.Module]) -> None:
+        self._compiled = [(layer, torch.compile(layer.forward, dynamic=False)) for layer in layers]
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """Within it the model's layers are the compiled ones; whoever else runs the model finds it as it was."""
+        for layer, forward in self._compiled:
+            layer.forward = forward
+        try:
+            with torch._dynamo.config.patch(recompile_limit=MOST_SHAPES):
+                yield
+        finally:
+            for layer, _ in self._compiled:
+                del layer.forward  # the class's own shows again
+
+
 class Runner:
     """One function, in the fastest way that was asked for and works here."""
 
     def __init__(self, part: str, function: Function, mode: EngineMode, device: torch.device,
-                 told: Callable[[Fallback], None], pool: Any = None) -> None:
+                 told: Callable[[Fallback], None], pool: Any = None, layers: CompiledLayers | None = None) -> None:
         """told: hears of every fall-back. pool: of CUDA graph memory, shared by the parts of a model, which never
-        run at once.
+        run at once. layers: to compile in mode compile.
         """
         self.part = part
         self._function = function
         self._told = told
         self._replays: dict[Any, Replay] = {}
+        self._begun = False
         self._pool = pool
         self._wanted = mode
         self._graphs = mode != "eager" and device.type == "cuda"
-        self._compiled = torch.compile(function, dynamic=False) if mode == "compile" else None
+        self._layers = layers if mode == "compile" else None
         if mode == "graph" and not self._graphs:
             self._fall_back("eager", f"CUDA graphs need a GPU, the model is on {device}")
 
     @property
     def mode(self) -> EngineMode:
         """How it runs now."""
-        return "compile" if self._compiled is not None else "graph" if self._graphs else "eager"
+        return "compile" if self._layers is not None else "graph" if self._graphs else "eager"
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The function's result; in graph mode it stays valid until the next call of a part of this model."""
@@ -76,15 +99,16 @@ class Runner:
         return self._replays[shapes](*inputs)
 
     def _run(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        if self._compiled is None:
+        if self._layers is None or not self._begun:
+            self._begun = True  # what a model makes once and keeps is made by itself, not by a compiler's trace
             return self._function(*inputs)
         try:
-            with torch._dynamo.config.patch(recompile_limit=MOST_SHAPES):
-                return self._compiled(*inputs)
+            with self._layers.on():
+                return self._function(*inputs)
         except torch.OutOfMemoryError:
             raise
         except Exception as problem:  # noqa: BLE001 - compilers fail in every way; the model itself may be sound
-            self._compiled = None
+            self._layers = None
             result = self._function(*inputs)  # raises, where it was the model
             self._fall_back("graph" if self._graphs else "eager", reason_of(problem))
             return result
@@ -109,15 +133,15 @@ class Runner:
 def record(function: Function, inputs: tuple[Tensor, ...], pool: Any) -> Replay:
     """Capture one call as a CUDA graph. Raises: RuntimeError where something in it cannot be captured."""
     fixed = [part.clone() for part in inputs]
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        function(*fixed)
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    # Other threads (a camera's, another policy's) may use the GPU meanwhile.
-    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-        outputs = function(*fixed)
+    graph, aside = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    with torch.cuda.stream(torch.cuda.current_stream()):  # a refused capture would leave another stream behind
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            function(*fixed)
+        torch.cuda.current_stream().wait_stream(aside)
+        # Other threads (a camera's, another policy's) may use the GPU meanwhile.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            outputs = function(*fixed)
 
     def replay(*new: Tensor) -> tuple[Tensor, ...]:
         for kept, part in zip(fixed, new, strict=True):

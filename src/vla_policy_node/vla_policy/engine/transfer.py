@@ -32,7 +32,7 @@ class Transfer:
             first = first[0]
         shape = (*lead, *first.shape)
         if (what, shape) not in self._pairs:
-            staged = torch.empty(shape, dtype=torch.from_numpy(first[..., :0]).dtype, pin_memory=True)
+            staged = torch.empty(shape, dtype=torch.from_numpy(np.empty(0, first.dtype)).dtype, pin_memory=True)
             self._pairs[what, shape] = staged, torch.empty_like(staged, device=self._device)
         staged, landed = self._pairs[what, shape]
         _fill(staged.numpy(), rows)

@@ -14,7 +14,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
@@ -28,11 +27,15 @@ from vla_policy.strict import StrictModel
 Part = Literal["vision", "resampler", "text", "embeddings"]
 
 
-@cache
+_PLANES: dict[tuple[tuple[float, float, float], torch.device], Tensor] = {}  # compilers see through a dict
+
+
 def _planes(values: tuple[float, float, float], device: torch.device) -> Tensor:
-    """(3, 1, 1) on the device, in grey levels; made once, for it waits for a GPU."""
-    with torch.inference_mode(False):  # training may need them after serving
-        return 255 * torch.tensor(values, device=device)[:, None, None]
+    """(3, 1, 1) on the device, in grey levels; sent there once, for that waits for a GPU."""
+    if (values, device) not in _PLANES:
+        with torch.inference_mode(False):  # training may need them after serving
+            _PLANES[values, device] = 255 * torch.tensor(values, device=device)[:, None, None]
+    return _PLANES[values, device]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class ImageProcessor:
             raise ValueError(f"images: got {images.dtype} {tuple(images.shape)}, expected torch.uint8 "
                              f"(..., {self.size}, {self.size}, 3); use "
                              "vla_policy.observation.resize.resize_image")
-        mean, std = (_planes(value, images.device) for value in (self.mean, self.std))
+        mean, std = _planes(self.mean, images.device), _planes(self.std, images.device)
         # Planes first: subtracting from whole planes is several times faster than from interleaved pixels.
         return images.movedim(-1, -3).contiguous().float().sub_(mean).div_(std)
 
