@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vla_policy.action.schedule import Blend
 from vla_policy.contract import ActionKind, RobotContract
 from vla_policy.errors import ConfigError
-from vla_policy.types import ActionChunk, InFlight, Observation
+from vla_policy.types import ActionChunk, InFlight, Observation, seconds_to_ns
 
 if TYPE_CHECKING:
     from vla_policy.run import SteppedPolicy
@@ -88,7 +88,10 @@ class PacedPolicy:
         return chunk
 
     def release(self, chunk: ActionChunk, now_ns: int) -> ActionChunk:
-        """What is to be sent of a chunk that `step` gave, now that it is computed. now_ns: ROS time."""
+        """What is to be sent of a chunk that `step` gave, now that it is computed. now_ns: ROS time.
+
+        A blocking chunk bears this time as its stamp: the robot stood still since the observation.
+        """
         self._delays_ns.append(max(0, now_ns - chunk.stamp_ns))
         if self.execution is Execution.BLOCKING:
             chunk = self._from_now_on(chunk, max(now_ns, chunk.stamp_ns))
@@ -99,7 +102,7 @@ class PacedPolicy:
         """The rows to execute, the first of them now, and then a standstill until the next chunk comes."""
         self._grid_ns, self._next_ns = now_ns, now_ns + chunk.execute_rows * chunk.dt_ns
         rows = chunk.values[: chunk.execute_rows]
-        count = -(-int(STANDSTILL_S * 1e9) // chunk.dt_ns)
+        count = -(-seconds_to_ns(STANDSTILL_S) // chunk.dt_ns)
         return replace(chunk, stamp_ns=now_ns, values=np.vstack([rows, np.tile(self._still(rows[-1]), (count, 1))]))
 
     def _still(self, row: NDArray[np.float64]) -> NDArray[np.float64]:
