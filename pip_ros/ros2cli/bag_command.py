@@ -10,7 +10,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import rclpy
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.publisher import Publisher
@@ -113,7 +112,7 @@ def play_bag(arguments: argparse.Namespace) -> int:
             wait_until(player, lambda: False, arguments.delay)
             while True:
                 first_ns = reader.start_time + round(arguments.start_offset * _NS_PER_S)
-                _play_once(player, reader, chosen, publishers, first_ns, arguments.rate)
+                _play_once(reader, chosen, publishers, first_ns, arguments.rate)
                 if not arguments.loop:
                     break
             for publisher in publishers.values():
@@ -123,15 +122,12 @@ def play_bag(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _play_once(player: Node, reader: Reader, chosen: list[Connection], publishers: dict[int, Publisher],
-               first_ns: int, rate: float) -> None:
+def _play_once(reader: Reader, chosen: list[Connection], publishers: dict[int, Publisher], first_ns: int,
+               rate: float) -> None:
     begun_s = time.monotonic()
     for connection, received_ns, raw in reader.messages(chosen, start=first_ns):
         due_s = begun_s + (received_ns - first_ns) / _NS_PER_S / rate
-        if due_s > time.monotonic():
-            wait_until(player, lambda due_s=due_s: time.monotonic() >= due_s, None)
-        if not rclpy.ok():
-            return
+        time.sleep(max(0.0, due_s - time.monotonic()))
         publishers[connection.id].publish(bytes(raw))
 
 
