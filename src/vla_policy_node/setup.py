@@ -40,6 +40,7 @@ setup(
         "policy_node = vla_policy_node.policy_node:main",
         "guard_node = vla_policy_node.guard_node:main",
         "recorder_node = vla_policy_node.recorder_node:main",
+        "recover_episode = vla_policy.recorder.recover:main",
         "serve = vla_policy.remote.serve:main",
         "transport_check = vla_policy_node.transport_check:main",
     ]},

@@ -49,6 +49,18 @@ def definition_of(kind: str) -> Definition:
                           "package") from None
 
 
+def definition_from(kind: str, text: str) -> Definition:
+    """The definition that a bag holds as `text`; empty, or of no use: the one that is installed. Raises: ConfigError."""
+    from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
+
+    try:
+        store = get_typestore(Stores.EMPTY)
+        store.register(get_types_from_msg(text, kind))
+        return Definition(kind, text, store.hash_rihs01(kind))
+    except (TypesysError, KeyError):
+        return definition_of(kind)
+
+
 def _source(name: str, wanted: str) -> str:
     """The text of the type's .msg file."""
     parts = re.fullmatch(r"(\w+)/msg/(\w+)", name)
