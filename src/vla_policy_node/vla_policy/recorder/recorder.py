@@ -93,6 +93,7 @@ class _Episode:
     running: RunningRecord
     writer: EpisodeWriter
     counts: dict[str, EpisodeCount]
+    lost_before: dict[str, int]
     time_limit_ns: int
     policy_drove: bool
     operator_drove: bool
@@ -193,7 +194,9 @@ class Recorder:
                                    round(RESERVE_SHARE * settings.min_free_bytes))
         except (OSError, RuntimeError) as problem:
             raise DataError(f"{folder}: cannot be made: {problem}") from None
-        self._episode = _Episode(running, writer, {}, request.time_limit_ns, False, self._operator_drives, now_ns)
+        lost_before = {stream.topic.name: stream.meter.lost for stream in self._streams}
+        self._episode = _Episode(running, writer, {}, lost_before, request.time_limit_ns, False, self._operator_drives,
+                                 now_ns)
         self._clock = ClockWatch(self._contract.watchdog.clock_jump_s, self._simulated)
         self.state, self.silent = RecorderState.RECORDING, []
         for stream in self._streams:
@@ -279,7 +282,7 @@ class Recorder:
         name = stream.topic.name
         count = episode.counts.get(name)
         if count is None:
-            count = episode.counts[name] = EpisodeCount(stream.in_bag(), stream.meter.lost)
+            count = episode.counts[name] = EpisodeCount(stream.in_bag(), episode.lost_before[name])
         if episode.writer.put(count.topic, received_ns, payload):
             count.take(received_ns)
         else:
