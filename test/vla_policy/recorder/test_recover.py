@@ -92,13 +92,13 @@ def test_a_recorder_that_was_killed_loses_a_second_at_most(tmp_path: Path) -> No
     assert {Path(episode.key).parent.name for episode in open_recorded(tmp_path).episodes} == {whole.name, torn.name}
 
 
-@pytest.mark.parametrize("share", [0.15, 0.3, 0.61, 0.93, 0.999, 1.0])
+@pytest.mark.parametrize("share", [0.2, 0.4, 0.61, 0.93, 0.999, 1.0])
 def test_a_file_that_is_cut_off_anywhere_gives_what_was_before(tmp_path: Path, share: float) -> None:
     folder, messages = recorded(tmp_path)
     cut(folder, share)
     record = recover(folder)
     saved = read_bag(folder)
-    assert saved == messages[: len(saved)] and len(saved) >= int(0.9 * share * len(messages))
+    assert saved == messages[: len(saved)] and len(saved) >= int(share * len(messages)) - 20
     assert record.stop_ns == saved[-1][1] and record == read_episode(folder)
 
 
@@ -136,8 +136,8 @@ def test_a_damaged_chunk_is_left_out_and_told(tmp_path: Path) -> None:
     folder, messages = recorded(tmp_path, 30.0, partial(RosbagsWriter, compressed=True))
     path = folder / f"{folder.name}.mcap"
     data = bytearray(path.read_bytes())
-    middle = 3 * len(data) // 4
-    data[middle : middle + 100] = bytes(100)
+    second = data.index(b"zstd", data.index(b"zstd") + 10)
+    data[second + 12 : second + 40] = bytes(28)
     path.write_bytes(data)
     record = recover(folder)
     assert "1 chunks of it were damaged and left out" in record.note
