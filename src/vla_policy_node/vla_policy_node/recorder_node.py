@@ -1,7 +1,7 @@
 """A robot's topics and a person's wishes in, one bag an episode out, every message as it came.
 
-The thinking stands in `vla_policy.recorder`; this node gives it messages and clocks, and answers services. Its callbacks
-only queue: a thread of the recorder writes.
+The thinking stands in `vla_policy.recorder`; this node gives it messages and clocks, and answers services. Its
+callbacks only queue: a thread of the recorder writes.
 """
 
 from __future__ import annotations
@@ -202,7 +202,8 @@ class RecorderNode(Node):
         response.success, response.message, response.path = await self._start(wish)
         return response
 
-    async def _on_stop(self, request: StopRecording.Request, response: StopRecording.Response) -> StopRecording.Response:
+    async def _on_stop(self, request: StopRecording.Request,
+                       response: StopRecording.Response) -> StopRecording.Response:
         if request.outcome not in _OUTCOMES:
             response.message = f"outcome: got {request.outcome}, expected one of {sorted(_OUTCOMES)}"
         elif self._recorder.state is not RecorderState.RECORDING:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rosbags.rosbag2 import Reader
 from make_bags import START_NS, Motion, messages, tabletop, types
+from rosbags.rosbag2 import Reader
 
 from vla_policy.contract import RobotContract
 from vla_policy.recorder.bag import OfferedQos, OpenBag, RosbagsWriter
@@ -56,8 +56,9 @@ class Bench:
         self._numbers[name] = self._numbers.get(name, 0) + 1 + lost
         self.recorder.take(name, payload, self.now_ns, (b"one", self._numbers[name]), self.now_ns)
 
-    def play(self, motion: Motion = Motion(seconds=1.0), without: tuple[str, ...] = ()) -> None:
-        """All messages of a motion, from now on."""
+    def play(self, motion: Motion | None = None, without: tuple[str, ...] = ()) -> None:
+        """All messages of a motion (default: a second), from now on."""
+        motion = motion or Motion(seconds=1.0)
         begin_ns = self.now_ns
         for received_ns, topic, msg in sorted(messages(self.contract, motion), key=lambda message: message[0]):
             gone_ns = begin_ns + received_ns - START_NS - self.now_ns

@@ -46,9 +46,10 @@ def test_interrupted_ones_are_those_without_an_end(tmp_path: Path) -> None:
 
 
 def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:
-    code = f"from pathlib import Path; from vla_policy.recorder.dataset_folder import lock; lock(Path({str(tmp_path)!r}))"
-    with subprocess.Popen([sys.executable, "-c", f"{code}; print('mine', flush=True); input()"], text=True,
-                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    code = "import sys; from pathlib import Path; from vla_policy.recorder.dataset_folder import lock"
+    code += "; lock(Path(sys.argv[1])); print('mine', flush=True); input()"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == "mine\n"
         with pytest.raises(DataError, match="is being recorded or recovered by another process"):
             lock(tmp_path)

@@ -33,7 +33,7 @@ def test_a_definition_that_a_bag_does_not_hold_is_looked_up() -> None:
 
 
 def test_what_is_not_installed_is_refused_in_words() -> None:
-    with pytest.raises(ConfigError, match=r"message type mine_msgs/msg/Thing is not installed: got no share/mine_msgs/"):
+    with pytest.raises(ConfigError, match=r"message type mine_msgs/msg/Thing is not installed: got no share/"):
         definition_of("mine_msgs/msg/Thing")
     with pytest.raises(ConfigError, match="expected package/msg/Name"):
         definition_of("Thing")

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from make_bags import tabletop
 from recorder_bench import CONTRACT, Bench, Motion, read_bag
 from rosbags.rosbag2 import Reader
 
@@ -26,11 +27,13 @@ from vla_policy.recorder.recover import main, recover
 from vla_policy.recording import RUNNING_FILE, read_episode, write_running
 from vla_training.datasets.recorded import open_recorded
 
+LARGE = 128  # px: two seconds of two such cameras take four chunks
 HERE = Path(__file__).parent
 DEADLINE_S = 60.0
 RECORD = """
 import sys, time
 from pathlib import Path
+from make_bags import tabletop
 from recorder_bench import Bench, Motion
 bench = Bench(Path(sys.argv[1]))
 bench.begin()
@@ -45,11 +48,11 @@ while True:
 """
 
 
-def recorded(output: Path, seconds: float = 2.0, open_bag: Callable = RosbagsWriter) -> tuple[Path, list]:
-    """A whole episode, as the recorder leaves it, and its messages."""
-    bench = Bench(output, open_bag)
+def recorded(output: Path, open_bag: Callable = RosbagsWriter, size: int = 8) -> tuple[Path, list]:
+    """An episode without its end, as a recorder leaves it that is killed in the last moment, and its messages."""
+    bench = Bench(output, open_bag, tabletop(size))
     folder = bench.begin()
-    bench.play(Motion(seconds=seconds))
+    bench.play(Motion(seconds=2.0))
     running = bench.recorder.running
     bench.recorder.stop(bench.now_ns)
     bench.until_ended()
@@ -125,7 +128,7 @@ def test_what_publishers_offered_and_the_types_come_back(tmp_path: Path) -> None
 
 
 def test_compressed_chunks_come_back_and_the_last_one_is_lost(tmp_path: Path) -> None:
-    folder, messages = recorded(tmp_path, 30.0, partial(RosbagsWriter, compressed=True))
+    folder, messages = recorded(tmp_path, partial(RosbagsWriter, compressed=True), LARGE)
     cut(folder, 0.8)
     recover(folder)
     saved = read_bag(folder)
@@ -133,7 +136,7 @@ def test_compressed_chunks_come_back_and_the_last_one_is_lost(tmp_path: Path) ->
 
 
 def test_a_damaged_chunk_is_left_out_and_told(tmp_path: Path) -> None:
-    folder, messages = recorded(tmp_path, 30.0, partial(RosbagsWriter, compressed=True))
+    folder, messages = recorded(tmp_path, partial(RosbagsWriter, compressed=True), LARGE)
     path = folder / f"{folder.name}.mcap"
     data = bytearray(path.read_bytes())
     second = data.index(b"zstd", data.index(b"zstd") + 10)

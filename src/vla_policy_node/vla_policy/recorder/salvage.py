@@ -55,7 +55,7 @@ class Salvage:
         """In the order of the file. Raises: DataError where it is no MCAP file at all."""
         with self._path.open("rb") as file:
             if file.read(len(MAGIC)) != MAGIC:
-                raise DataError(f"{self._path}: got no MCAP file, or not even its first bytes; nothing can be recovered")
+                raise DataError(f"{self._path}: got no MCAP file, not even its first bytes; nothing can be recovered")
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))  # ends with its last slice
         yield from self._messages(data[len(MAGIC) :])
 
