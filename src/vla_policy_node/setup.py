@@ -28,8 +28,8 @@ setup(
     maintainer_email="maintainers@example.com",
     packages=find_packages(include=["vla_policy", "vla_policy.*", "vla_policy_node", "vla_policy_node.*"]),
     python_requires=">=3.11,<3.14",
-    install_requires=["huggingface-hub", "msgpack", "numpy", "opencv-python-headless", "pillow", "pydantic>=2",
-                      "pyyaml", "rich", "rosbags", "safetensors", "tokenizers", "torch", "transformers>=5",
+    install_requires=["huggingface-hub", "msgpack", "numpy", "opencv-python-headless", "pillow", "psutil",
+                      "pydantic>=2", "pyyaml", "rich", "rosbags", "safetensors", "tokenizers", "torch", "transformers>=5",
                       "websockets>=15"],
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
@@ -37,6 +37,7 @@ setup(
         *shared_files(),
     ],
     entry_points={"console_scripts": [
+        "bench_recorder = vla_policy_node.bench_recorder:main",
         "console = vla_policy_node.console:main",
         "policy_node = vla_policy_node.policy_node:main",
         "guard_node = vla_policy_node.guard_node:main",

@@ -45,6 +45,7 @@ class Bench:
         """Somebody publishes a topic."""
         stream = self.streams[name]
         stream.types, stream.offered = (kind or stream.topic.type,), (OfferedQos(**qos),)
+        stream.is_connected = True
 
     def advance(self, seconds: float, jump_s: float = 0.0) -> None:
         """Time passes; ROS time `jump_s` more than the steady clock."""
