@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from vla_policy.contract import RobotContract
 from vla_policy.errors import DataError, ObservationError, nearest
 from vla_policy.messages import image_to_array
-from vla_policy.recording import EPISODE_FILE, EpisodeRecord, read_episode
+from vla_policy.recording import EPISODE_FILE, EpisodeRecord, contract_differences, read_episode
 from vla_policy.types import NS_PER_S
 from vla_training.datasets.index_cache import Arrays, cached_arrays
 from vla_training.datasets.mapping import described
@@ -185,12 +184,8 @@ def _info(path: Path, record: EpisodeRecord, arrays: Arrays) -> EpisodeInfo:
 
 
 def _check_same_contract(folder: Path, contract: RobotContract, first_folder: Path, first: RobotContract) -> None:
-    """What decides on the data must agree; limits and watchdog may be tuned between episodes. Raises: DataError."""
-    different = []
-    for what in ("name", "base_frame", "tool_frame", "control_rate_hz", "cameras", "joints", "pose", "action"):
-        ours, theirs = (json.loads(one.model_dump_json(include={what}))[what] for one in (contract, first))
-        if ours != theirs:
-            different.append(f"{what}: {ours} here, {theirs} there")
+    """Raises: DataError naming what of the contract gives other data."""
+    different = contract_differences(contract, first)
     if different:
         raise DataError(f"{folder}: its contract is not that of {first_folder}: {'; '.join(different)}; keep the bags "
                         "of two contracts in two folders")
