@@ -39,6 +39,7 @@ setup(
         "console = vla_policy_node.console:main",
         "policy_node = vla_policy_node.policy_node:main",
         "guard_node = vla_policy_node.guard_node:main",
+        "teleop_node = vla_policy_node.teleop_node:main",
         "serve = vla_policy.remote.serve:main",
         "transport_check = vla_policy_node.transport_check:main",
     ]},
