@@ -116,6 +116,7 @@ class Operator:
     def step(self, now_ns: int, steady_ns: int, state: Observation | None, guard: GuardWord) -> Step:
         """What is to be done now; call it for every message of device and robot, and regularly."""
         alive = self._listen(steady_ns)
+        obstacle = guard.fault or (None if self.driving else state_fault(self._contract, state, now_ns))
         held = alive and self._wish is not None and self._wish.dead_man
         if alive and not held:
             self._armed, self._refusal = True, ""
@@ -124,11 +125,11 @@ class Operator:
         elif self.driving and not held:
             self._end()
         elif held and self._armed and not self.driving:
-            self._begin(now_ns, state, guard)
+            self._begin(state, obstacle)
         chunk = self._chunk(now_ns, steady_ns, state) if self.driving and state is not None else None
         ended_run_id, self._ended_run_id = self._ended_run_id, 0
         warnings, self._warnings = tuple(self._warnings), []
-        return Step(*self._word(alive, held, guard), chunk, ended_run_id, warnings)
+        return Step(*self._word(alive, held, guard, obstacle), chunk, ended_run_id, warnings)
 
     def _listen(self, steady_ns: int) -> bool:
         """Whether the device speaks; its silence and its return are told once."""
@@ -145,8 +146,8 @@ class Operator:
             self._silent = False
         return not silent
 
-    def _begin(self, now_ns: int, state: Observation | None, guard: GuardWord) -> None:
-        refusal = guard.fault or state_fault(self._contract, state, now_ns) or self._planner.begin(state, self._wish)
+    def _begin(self, state: Observation | None, obstacle: str | None) -> None:
+        refusal = obstacle or self._planner.begin(state, self._wish)
         if refusal:
             self._armed, self._refusal = False, refusal
             self._warnings.append(f"the arm holds: {refusal}")
@@ -178,7 +179,7 @@ class Operator:
         values = np.column_stack([arm, np.full(count, self._opening)])
         return ActionChunk(state.stamp_ns, dt_ns, values, 1, self._run_id)
 
-    def _word(self, alive: bool, held: bool, guard: GuardWord) -> tuple[TeleopState, bool, str]:
+    def _word(self, alive: bool, held: bool, guard: GuardWord, obstacle: str | None) -> tuple[TeleopState, bool, str]:
         if guard.fault is not None:
             return TeleopState.BLOCKED, alive, guard.fault
         if self.driving:
@@ -188,4 +189,4 @@ class Operator:
             return state, alive, self._mistake or f"{self._device} is silent"
         if held:
             return state, alive, self._refusal or "release the dead-man switch, then hold it again to drive"
-        return state, alive, "hold the dead-man switch to " + ("drive" if guard.has_control else "take over")
+        return state, alive, obstacle or "hold the dead-man switch to " + ("drive" if guard.has_control else "take over")
