@@ -30,7 +30,7 @@ class KeyReader:
         self.quits = False
 
     def hear(self, key: str, steady_ns: int) -> bool:
-        """Take a key, one character or a name; False: it does nothing."""
+        """Take a key, as `decode_keys` names it; False: it does nothing."""
         name = self._names.get(key)
         press = press_of(name) if name else None
         if key in self._moves:
