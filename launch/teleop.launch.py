@@ -1,8 +1,8 @@
-"""Starts the teleoperation node of a device and, for a gamepad, the joystick driver of package `joy` where it is installed.
+"""Starts the teleoperation node of a device and, for a gamepad, the driver of package `joy` where it is installed.
 
     ros2 launch vla_policy teleop.launch.py contract:=ur5e device:=spacemouse
 
-The guard must run; record.launch.py brings up everything. A keyboard needs a terminal of its own: docs/teleoperation.md.
+The guard must run; record.launch.py brings up everything. A keyboard needs a terminal: docs/teleoperation.md.
 """
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix

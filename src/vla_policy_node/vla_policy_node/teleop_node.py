@@ -82,7 +82,8 @@ class TeleopNode(Node):
         self._guard = GuardWatch()
         self._calls = OperatorCalls(self, self._say, self._start_request)
         self._connect()
-        self.get_logger().info(f"{device_words(self.mapping)} drives {self.contract.name} once its dead-man switch is held")
+        self.get_logger().info(f"{device_words(self.mapping)} drives {self.contract.name} while its dead-man switch is "
+                               "held")
 
     def _make_operator(self, reach_s: float) -> Operator:
         leader = self.mapping.engage_within_rad if isinstance(self.mapping, LeaderMapping) else None

@@ -57,7 +57,8 @@ class TeleopScreen:
 
     def _robot(self) -> tuple[str, ...]:
         state, node = self._node.robot.newest, self._node
-        opening = f"   gripper sent {node.operator.opening:.2f} (0 closed, 1 open)" if node.contract.action.gripper else ""
+        has_gripper = node.contract.action.gripper is not None
+        opening = f"   gripper sent {node.operator.opening:.2f} (0 closed, 1 open)" if has_gripper else ""
         if state is None:
             return (f"not heard{opening}",)
         if state.pose is None:

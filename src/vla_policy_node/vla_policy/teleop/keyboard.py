@@ -66,8 +66,8 @@ class KeyReader:
         return presses
 
 
-_SEQUENCES = {b"\x1b[A": "up", b"\x1b[B": "down", b"\x1b[C": "right", b"\x1b[D": "left", b"\x1bOA": "up", b"\x1bOB": "down",
-              b"\x1bOC": "right", b"\x1bOD": "left"}
+_SEQUENCES = {start + end: name for start in (b"\x1b[", b"\x1bO")
+              for end, name in ((b"A", "up"), (b"B", "down"), (b"C", "right"), (b"D", "left"))}
 _CONTROLS = {b" ": "space", b"\n": "enter", b"\r": "enter", b"\t": "tab", b"\x1b": "escape", b"\x7f": "backspace",
              b"\x08": "backspace"}
 

@@ -55,8 +55,8 @@ class Step:
 class Operator:
     """Dead-man switch, silence and take-over of one operator.
 
-    device, switch: what it and its dead-man switch are called in sentences. silence_s: a device that is silent for longer
-    counts as released. first_run_id: greater than that of any run of before.
+    device, switch: what it and its dead-man switch are called in sentences. silence_s: a device that is silent for
+    longer counts as released. first_run_id: greater than that of any run of before.
     """
 
     def __init__(self, contract: RobotContract, planner: Planner, *, device: str, silence_s: float, first_run_id: int,

@@ -54,7 +54,8 @@ def draw(view: View, keys: Iterable[tuple[str, str]]) -> RenderableType:
     lines += [Text.assemble((f"{name:<9}", "dim"), text) for name, text in zip(("robot", ""), view.robot, strict=False)]
     lines.append(_line("recorder", *view.recorder, "bold red" if view.recorder[0] == "recording" else "cyan"))
     cells = [Text.assemble((key, "bold"), f" {words}") for key, words in keys]
-    panel = Panel(Columns(cells, equal=True), title="keys: hold one to move, let go to hold the arm", border_style="dim")
+    title = "keys: hold one to move, let go to hold the arm"
+    panel = Panel(Columns(cells, equal=True), title=title, border_style="dim")
     said = [Text(sentence, style="dim", overflow="ellipsis", no_wrap=True) for sentence in view.said]
     return Group(*lines, panel, *said)
 
