@@ -17,11 +17,13 @@ import pytest
 from server_rig import CONTRACT, CountingPolicy
 from websockets.sync.client import connect
 
+from vla_policy.chance import RandomPolicy
 from vla_policy.checkpoint import load_bundle
 from vla_policy.contract import load_contract
 from vla_policy.errors import InstructionError, ObservationError, RemoteError
 from vla_policy.policy import Policy
 from vla_policy.remote.client import ClientOptions, RemotePolicy
+from vla_policy.remote.serve import main, make_server, parse_arguments
 from vla_policy.remote.wire import MAX_MESSAGE_BYTES, Message, MessageType, pack, unpack
 from vla_policy.resources import find_contract, find_policy
 from vla_policy.types import Observation
@@ -42,6 +44,22 @@ def test_a_served_bundle_acts_bit_for_bit_as_in_process(serve: Serve, observatio
         assert (here.execute_rows, here.run_id) == (there.execute_rows, there.run_id)
     assert remote.period_ns == local.period_ns
     assert set(remote.timings) == {"preprocess", "model", "postprocess", "transport"}
+
+
+def test_served_chance_is_chance_in_process(serve: Serve, observation: Observation) -> None:
+    local, remote = RandomPolicy(CONTRACT), RemotePolicy(serve(lambda: RandomPolicy(CONTRACT)), CONTRACT)
+    local.reset("a"), remote.reset("a")
+    for _ in range(3):
+        np.testing.assert_array_equal(local.step(observation).values, remote.step(observation).values)
+    assert remote.period_ns == local.period_ns
+
+
+def test_chance_is_served_for_a_robot(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["random"]) == 1
+    assert "serve random: got no --robot" in capsys.readouterr().err
+    assert main(["random", "--robot", "franka"]) == 1
+    assert "contract franka takes poses" in capsys.readouterr().err
+    assert make_server(parse_arguments(["random", "--robot", "calvin", "--port", "0"])).options.port == 0
 
 
 def test_every_client_has_its_own_episode(serve: Serve, observation: Observation) -> None:
