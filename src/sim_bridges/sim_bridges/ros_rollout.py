@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from rclpy.node import Node
 from sensor_msgs.msg import Image
-from std_srvs.srv import Trigger
 from vla_msgs.action import RunPolicy
 from vla_msgs.msg import EpisodeEvent
 from vla_msgs.srv import ResetSim
@@ -72,7 +71,7 @@ class RosRollout(RunClient):
         # Simulated seconds may take longer than real ones: a generous end, so that a hang is not waited for for ever.
         result = self._wait(handle.get_result_async(), 60.0 + 20 * time_limit_s, "the run to end").result
         if EndReason(result.reason) is EndReason.SAFETY_STOP:
-            self._call(self._reset_guard, Trigger.Request())
+            self._release_guard()
         first_ns = stamp_to_ns(scene.stamp)
         # In lockstep the number of a run's commands is known, so the last ones are waited for.
         complete = self._pace is Pace.LOCKSTEP and result.reason in (EndReason.SUCCEEDED, EndReason.TIME_LIMIT)

@@ -89,7 +89,12 @@ class RunClient:
         """Start a run and forget the one before. Raises: VlaError where nobody takes it."""
         self._raw.clear(), self._sent.clear(), self._statuses.clear()
         hear = None if feedback is None else lambda msg: feedback(msg.feedback)
-        handle = self._wait(self._run.send_goal_async(goal, hear), CALL_TIMEOUT_S, "/vla/run to answer")
+        answer = self._run.send_goal_async(goal, hear)
+        try:
+            handle = self._wait(answer, CALL_TIMEOUT_S, "/vla/run to answer")
+        except BaseException:  # nobody will watch a run that is taken up later
+            answer.add_done_callback(lambda late: late.result().accepted and late.result().cancel_goal_async())
+            raise
         if not handle.accepted:
             raise VlaError("/vla/run rejected the goal: another run is active or the policy node is not active")
         return handle
@@ -136,6 +141,9 @@ class RunClient:
     def _values(self, commands: list[RobotCommand]) -> NDArray[np.float64]:
         return command_rows([command_from_msg(command, self._contract) for command in commands], self._contract)
 
+    def _release_guard(self) -> Trigger.Response:
+        return self._call(self._reset_guard, Trigger.Request())
+
     def _call(self, client: Any, request: Any) -> Any:
         return self._wait(client.call_async(request), CALL_TIMEOUT_S, f"{client.srv_name} to answer")
 
@@ -148,18 +156,9 @@ class RunClient:
 
     def _wait(self, future: Future, timeout_s: float, what: str) -> Any:
         """The future's result. Raises: VlaError after `timeout_s`, when the policy node is silent, or at shutdown."""
-        done = threading.Event()
-        future.add_done_callback(lambda _: done.set())
-        deadline = time.monotonic() + timeout_s
-        while not done.wait(0.2):
-            self._check_alive(what)
-            if time.monotonic() > deadline:
-                raise VlaError(f"waited {timeout_s:g} s for {what}")
-        return future.result()
+        return wait_for(future, timeout_s, what, self._check_alive)
 
     def _check_alive(self, what: str) -> None:
-        if not rclpy.ok():
-            raise VlaError(f"shut down while waiting for {what}")
         if time.monotonic() - self._policy_heard_s > SILENT_S:
             raise VlaError(f"no /vla/status for {SILENT_S:g} s while waiting for {what}; has the policy node ended?")
 
@@ -168,6 +167,23 @@ class RunClient:
             self._executor.spin()
         except (ExternalShutdownException, rclpy.executors.ShutdownException):
             return
+
+
+def wait_for(future: Future, timeout_s: float, what: str, check: Callable[[str], None] = lambda what: None) -> Any:
+    """The future's result, which another thread brings. check: called several times a second, may raise.
+
+    Raises: VlaError after `timeout_s` or at shutdown.
+    """
+    done = threading.Event()
+    future.add_done_callback(lambda _: done.set())
+    deadline = time.monotonic() + timeout_s
+    while not done.wait(0.2):
+        if not rclpy.ok():
+            raise VlaError(f"shut down while waiting for {what}")
+        check(what)
+        if time.monotonic() > deadline:
+            raise VlaError(f"waited {timeout_s:g} s for {what}")
+    return future.result()
 
 
 def _of_run(commands: list[RobotCommand], run_id: int) -> list[RobotCommand]:
