@@ -113,4 +113,5 @@ def _group(results: Sequence[EpisodeResult]) -> dict[str, Any]:
 def _episode_row(result: EpisodeResult) -> dict[str, Any]:
     return {"task": result.task, "seed": result.seed, "instruction": result.instruction, "success": result.success,
             "reason": result.reason, "message": result.message, "steps": result.steps,
-            "wall_s": round(result.wall_s, 3), "control_rate_hz": round(result.control_rate_hz, 2), **where_from(result)}
+            "wall_s": round(result.wall_s, 3), "control_rate_hz": round(result.control_rate_hz, 2),
+            **where_from(result)}

@@ -1,4 +1,4 @@
-"""CALVIN_ROOT and a folder in, an untrained `tiny` bundle that reads CALVIN's sentences out: a policy to try CALVIN with.
+"""CALVIN_ROOT and a folder in, an untrained `tiny` bundle that reads CALVIN's sentences out.
 
 `CALVIN_ROOT=DIR PYTHONPATH=test/vla_policy python test/sim_bridges/calvin/untrained.py FOLDER`
 """

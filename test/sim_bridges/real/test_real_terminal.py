@@ -135,5 +135,5 @@ def running(over: Callable[[], bool]) -> Iterator[Progress]:
 
 
 def test_no_terminal_is_refused() -> None:
-    with pytest.raises(ConfigError, match="got no terminal on standard input"):
-        TerminalOperator(Console(file=io.StringIO()), open(os.devnull))
+    with open(os.devnull) as nothing, pytest.raises(ConfigError, match="got no terminal on standard input"):
+        TerminalOperator(Console(file=io.StringIO()), nothing)

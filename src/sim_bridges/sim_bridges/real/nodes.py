@@ -146,7 +146,7 @@ class NodesRecorder:
         for client in (self._start, self._stop):
             if not client.wait_for_service(timeout_sec=timeout_s):
                 raise VlaError(f"waited {timeout_s:g} s for {client.srv_name}: no recorder runs on this ROS_DOMAIN_ID; "
-                               "start one (`ros2 launch vla_policy record.launch.py`), or say --no-record")
+                               "start one (docs/real-robot-evaluation.md), or say --no-record")
 
     def start(self, instruction: str, task: str) -> str:
         """Begin an episode; returns its folder. Raises: VlaError saying why nothing is recorded."""

@@ -113,7 +113,8 @@ def _card(trial: RealTrial) -> Table:
 
 def _line(state: Progress, asked: Ending | None) -> Text:
     keys = f"ending: {asked}" if asked else "s: success  f: failure  space: stop"
-    return Text.assemble((f"{state.elapsed_s:6.1f} s  ", "bold"), f"{state.status}  |  {state.safety}  |  ", (keys, "cyan"))
+    clock, words = f"{state.elapsed_s:6.1f} s  ", f"{state.status}  |  {state.safety}  |  "
+    return Text.assemble((clock, "bold"), words, (keys, "cyan"))
 
 
 def _judgement(line: str, suggested: Verdict) -> Judgement:
