@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from server_rig import serving
 
 from sim_bridges.evaluate import evaluate, parse_arguments
 from sim_bridges.sim import Sim
@@ -21,7 +22,7 @@ from vla_policy.checkpoint import load_bundle
 from vla_policy.contract import load_contract
 from vla_policy.policy import Policy
 from vla_policy.remote.convention import Convention
-from vla_policy.remote.server import PolicyServer, ServerOptions
+from vla_policy.remote.server import ServerOptions
 from vla_policy.remote.session import Session
 from vla_policy.resources import find_contract, find_policy
 from vla_policy.types import Command, Observation, Pose
@@ -29,7 +30,7 @@ from vla_policy.types import Command, Observation, Pose
 benchmarks = pytest.importorskip("vla_eval.benchmarks.base", reason="needs vla-eval; see requirements/test.txt")
 runners = pytest.importorskip("vla_eval.runners.sync_runner")
 connection = pytest.importorskip("vla_eval.connection")
-serving = pytest.importorskip("vla_eval.model_servers.serve")
+their_serving = pytest.importorskip("vla_eval.model_servers.serve")
 servers = pytest.importorskip("vla_eval.model_servers.predict")
 specs = pytest.importorskip("vla_eval.specs")
 
@@ -106,14 +107,8 @@ def policy() -> Policy:
 
 @pytest.fixture
 def our_server(policy: Policy) -> Iterator[str]:
-    server = PolicyServer(lambda: Session(policy, CONTRACT, Convention(), True), ServerOptions(port=0))
-    ready = threading.Event()
-    thread = threading.Thread(target=lambda: asyncio.run(server.run(ready.set)), daemon=True)
-    thread.start()
-    assert ready.wait(START_S)
-    yield f"ws://127.0.0.1:{server.port}"
-    server.stop()
-    thread.join(START_S)
+    with serving(lambda: Session(policy, CONTRACT, Convention(), True), ServerOptions(port=0)) as address:
+        yield address
 
 
 @pytest.fixture
@@ -122,7 +117,7 @@ def their_server(policy: Policy) -> str:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     arguments = (OurPolicy(policy), "127.0.0.1", port)
-    threading.Thread(target=serving.serve, args=arguments, daemon=True).start()
+    threading.Thread(target=their_serving.serve, args=arguments, daemon=True).start()
     until(lambda: answers(port))
     return f"ws://127.0.0.1:{port}"
 
