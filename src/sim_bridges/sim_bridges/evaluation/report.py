@@ -15,7 +15,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from sim_bridges.evaluation.store import make_folder
-from sim_bridges.evaluation.summary import cross_table, interval_text, results, write_report
+from sim_bridges.evaluation.summary import (
+    SHARES,
+    cross_table,
+    interval_text,
+    results,
+    shares,
+    write_report,
+)
 from sim_bridges.evaluation.trials import TrialResult
 from sim_bridges.media import EpisodeFilm, VideoWriter, plot_chains, plot_commands, plot_latencies
 from sim_bridges.results import EpisodeResult, summarise
@@ -139,30 +146,18 @@ class Report:
 
 
 def _table(summary: Mapping[str, Any]) -> Table:
-    table = _share_table("task", summary["tasks"])
-    table.title, table.title_justify = f"{summary['episodes']} episodes", "left"
+    table = _share_table("task", summary["tasks"], f"{summary['episodes']} episodes")
     table.add_section()
-    table.add_row("all", f"{100 * summary['success_rate']:.1f} %", interval_text(summary), "")
+    table.add_row("all", "", f"{100 * summary['success_rate']:.1f} %", interval_text(summary), "")
     return table
 
 
-def _share_table(of: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table()
-    for heading in (of, "success", "95 % interval", "mean steps"):
-        table.add_column(heading, justify="left" if heading == of else "right")
-    for row in rows:
-        steps = row["mean_steps_of_successes"]
-        table.add_row(
-            row[of],
-            f"{row['successes']}/{row['episodes']}",
-            interval_text(row),
-            "-" if steps is None else f"{steps:.0f}",
-        )
-    return table
+def _share_table(of: str, rows: Sequence[Mapping[str, Any]], title: str = "") -> Table:
+    return _plain_table(title, (of, *SHARES), [(row[of], *shares(row)) for row in rows])
 
 
 def _plain_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title or None, title_justify="left")
     for heading in headings:
         table.add_column(heading, justify="left" if heading == headings[0] else "right")
     for row in rows:

@@ -77,10 +77,10 @@ def _tables(found: Mapping[str, Any]) -> list[Table]:
             )
         )
     if "settings" in found:
-        rows = [[row["setting"], *_shares(row)] for row in found["settings"]]
+        rows = [[row["setting"], *shares(row)] for row in found["settings"]]
         tables.append(("Settings", ["setting", *SHARES], rows))
         tables.append(cross_table(found))
-    rows = [[row["task"], *_shares(row)] for row in found["tasks"]]
+    rows = [[row["task"], *shares(row)] for row in found["tasks"]]
     rows.append(["all", "", _percent(found["success_rate"]), interval_text(found), ""])
     tables.append(("Tasks", ["task", *SHARES], rows))
     tables += _failures(found["rows"])
@@ -100,8 +100,8 @@ def cross_table(found: Mapping[str, Any]) -> Table:
     return "Tasks in each setting", ["task", *settings], rows
 
 
-def _shares(row: Mapping[str, Any]) -> list[str]:
-    """The cells of SHARES."""
+def shares(row: Mapping[str, Any]) -> list[str]:
+    """The cells of SHARES for a row of a summary."""
     steps = row["mean_steps_of_successes"]
     return [
         f"{row['successes']}/{row['episodes']}",
