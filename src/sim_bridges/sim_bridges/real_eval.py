@@ -7,7 +7,7 @@ A session that was begun in an --output is gone on with at the first trial that 
 from __future__ import annotations
 
 import argparse
-import getpass
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -44,7 +44,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
                         help="folder for results and report; gone on with if it is there")
     parser.add_argument("--tasks", default="all", help="all, or names separated by commas")
     parser.add_argument("--settings", default="all", help="all, or names separated by commas")
-    parser.add_argument("--operator", default=None, help="name kept in each recording (default: that of the account)")
+    parser.add_argument("--operator", default="", help="name kept in each recording (default: the recorder's own)")
     parser.add_argument("--no-record", action="store_true", help="play without the recorder")
     parser.add_argument("--wait", type=float, default=30.0, help="how long nodes are waited for [s]")
     parser.add_argument("--list", action="store_true", help="list the trials and end")
@@ -89,7 +89,7 @@ def evaluate_real(options: argparse.Namespace, benchmark: Benchmark, operator: O
 
 
 def _recorder(node: Node, options: argparse.Namespace) -> NodesRecorder:
-    recorder = NodesRecorder(node, options.operator or getpass.getuser())
+    recorder = NodesRecorder(node, options.operator)
     recorder.wait_until_ready(RECORDER_S)
     return recorder
 
@@ -108,12 +108,14 @@ def main() -> None:
     """The `real_eval` command; exit code 0 when all was played, 3 when trials are left, whatever the success."""
     ros_arguments = sys.argv.index("--ros-args") if "--ros-args" in sys.argv else len(sys.argv)
     options = parse_arguments(sys.argv[1:ros_arguments])
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: also a terminal that is closed ends the run
+        signal.signal(number, signal.default_int_handler)
     console = Console(highlight=False)
     try:
         benchmark = load_benchmark(find_benchmark(options.benchmark))
         if options.list:
             for trial in select(plan(benchmark), options.tasks, options.settings):
-                console.print(f"{trial.trial.name}: {trial.instruction}", markup=False)
+                console.print(f"{trial.trial.name}: {trial.instruction}", markup=False, soft_wrap=True)
             return
         sys.exit(0 if evaluate_real(options, benchmark, TerminalOperator(console)) else 3)
     except VlaError as problem:

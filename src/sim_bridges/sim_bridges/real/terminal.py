@@ -33,7 +33,7 @@ class TerminalOperator:
     def __init__(self, console: Console, keyboard: TextIO = sys.stdin) -> None:
         if not keyboard.isatty():
             raise ConfigError(
-                "real_eval asks a person: got no terminal on standard input, expected one; start it by hand in a shell"
+                "got no terminal on standard input, expected one with a person at it; start it by hand in a shell"
             )
         self._console, self._keyboard = console, keyboard
 
