@@ -29,7 +29,7 @@ from sim_bridges.real.session import Operator, Session
 from sim_bridges.real.terminal import TerminalOperator
 from vla_policy.contract import RobotContract, load_contract
 from vla_policy.errors import ConfigError, VlaError
-from vla_policy.resources import find_benchmark, find_contract
+from vla_policy.resources import find_contract, find_real_benchmark
 
 RECORDER_S = 10.0  # how long the recorder is looked for
 
@@ -112,7 +112,7 @@ def main() -> None:
         signal.signal(number, signal.default_int_handler)
     console = Console(highlight=False)
     try:
-        benchmark = load_benchmark(find_benchmark(options.benchmark))
+        benchmark = load_benchmark(find_real_benchmark(options.benchmark))
         if options.list:
             for trial in select(plan(benchmark), options.tasks, options.settings):
                 console.print(f"{trial.trial.name}: {trial.instruction}", markup=False, soft_wrap=True)

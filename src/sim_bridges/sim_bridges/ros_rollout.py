@@ -20,7 +20,7 @@ from sim_bridges.sim import CHAIN, NEXT_TASK
 from vla_policy.contract import RobotContract
 from vla_policy.errors import VlaError
 from vla_policy.messages import image_to_array, stamp_to_ns
-from vla_policy.run import EndReason
+from vla_policy.run import EndReason, RunEnd
 from vla_policy.types import seconds_to_ns
 from vla_policy_node.messages import ns_to_duration
 from vla_policy_node.pace import LATCHED, Pace
@@ -70,13 +70,14 @@ class RosRollout(RunClient):
                                             time_limit=ns_to_duration(seconds_to_ns(time_limit_s))))
         # Simulated seconds may take longer than real ones: a generous end, so that a hang is not waited for for ever.
         result = self._wait(handle.get_result_async(), 60.0 + 20 * time_limit_s, "the run to end").result
-        if EndReason(result.reason) is EndReason.SAFETY_STOP:
+        end = RunEnd(EndReason(result.reason), result.message)
+        if end.reason is EndReason.SAFETY_STOP:
             self._release_guard()
         first_ns = stamp_to_ns(scene.stamp)
         # In lockstep the number of a run's commands is known, so the last ones are waited for.
         complete = self._pace is Pace.LOCKSTEP and result.reason in (EndReason.SUCCEEDED, EndReason.TIME_LIMIT)
         expected = (lambda: self._periods(result, first_ns)) if complete else None
-        return self._episode(result, task, seed, scene.instruction, begun_s, first_ns, expected)
+        return self._episode(result, end, task, seed, scene.instruction, begun_s, first_ns, expected)
 
     def _periods(self, result: RunPolicy.Result, first_ns: int) -> int | None:
         """Control periods from the first observation to the end; None while the news of a success is on its way."""

@@ -24,7 +24,7 @@ from sim_bridges.rollout import command_rows
 from vla_policy.contract import RobotContract
 from vla_policy.errors import VlaError
 from vla_policy.messages import command_from_msg, stamp_to_ns
-from vla_policy.run import EndReason
+from vla_policy.run import EndReason, RunEnd
 from vla_policy.types import NS_PER_S
 from vla_policy_node.pace import RECORDED, Pace
 
@@ -99,19 +99,18 @@ class RunClient:
             raise VlaError("/vla/run rejected the goal: another run is active or the policy node is not active")
         return handle
 
-    def _episode(self, result: RunPolicy.Result, task: str, seed: int, instruction: str, begun_s: float, first_ns: int,
-                 expected: Callable[[], int | None] | None = None) -> EpisodeResult:
+    def _episode(self, result: RunPolicy.Result, end: RunEnd, task: str, seed: int, instruction: str, begun_s: float,
+                 first_ns: int, expected: Callable[[], int | None] | None = None) -> EpisodeResult:
         """What became of a run. begun_s: of time.perf_counter. first_ns: stamp of the scene's first observation.
 
         expected: number of its commands once it is known; they are waited for.
         """
         wall_s = time.perf_counter() - begun_s
-        reason = EndReason(result.reason)
         sent, raw = self._commands(result.run_id, expected)
         statuses = [s for s in list(self._statuses) if s.run_id == result.run_id and s.inferences]
         return EpisodeResult(
-            task=task, seed=seed, instruction=instruction, success=reason is EndReason.SUCCEEDED,
-            reason=reason.name, message=result.message, steps=len(sent), wall_s=wall_s,
+            task=task, seed=seed, instruction=instruction, success=end.reason is EndReason.SUCCEEDED,
+            reason=end.reason.name, message=end.message, steps=len(sent), wall_s=wall_s,
             control_rate_hz=len(sent) / wall_s, commands=self._values(sent), requested=self._values(raw),
             latencies_ms=_latencies_ms(statuses, sent, with_ages=self._pace is Pace.REALTIME),
             on_time=self._on_time(sent) if self._pace is Pace.REALTIME else None, start_ns=first_ns)

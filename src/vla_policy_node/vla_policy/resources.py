@@ -21,7 +21,7 @@ def find_policy(name_or_path: str) -> Path:
     return _find(name_or_path, "policies", "")
 
 
-def find_benchmark(name_or_path: str) -> Path:
+def find_real_benchmark(name_or_path: str) -> Path:
     """Benchmark on a real robot by name (config/benchmarks/NAME.yaml) or path. Raises: ConfigError with the nearest."""
     return _find(name_or_path, "config/benchmarks", ".yaml")
 

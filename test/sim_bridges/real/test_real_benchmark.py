@@ -10,7 +10,7 @@ import yaml
 
 from sim_bridges.real.benchmark import Benchmark, identity, load_benchmark, plan, select
 from vla_policy.errors import ConfigError
-from vla_policy.resources import find_benchmark
+from vla_policy.resources import find_real_benchmark
 from vla_policy.strict import parse
 
 DATA = {
@@ -47,7 +47,7 @@ def names(benchmark: Benchmark) -> list[str]:
 
 
 def test_the_shipped_benchmark_has_twenty_tasks_in_five_settings() -> None:
-    shipped = load_benchmark(find_benchmark("real"))
+    shipped = load_benchmark(find_real_benchmark("real"))
     assert len(shipped.tasks) == 20
     assert list(shipped.settings) == [
         *("simple", "unseen_distractor", "unseen_background", "unseen_object", "novel_skill_description")
@@ -118,6 +118,6 @@ def test_mistakes_are_named(changes: dict[str, Any], words: str) -> None:
 
 def test_a_file_is_read_and_a_wrong_name_gets_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(DATA, sort_keys=False))
-    assert plan(load_benchmark(find_benchmark(str(tmp_path / "mine.yaml")))) == plan(benchmark())
+    assert plan(load_benchmark(find_real_benchmark(str(tmp_path / "mine.yaml")))) == plan(benchmark())
     with pytest.raises(ConfigError, match="did you mean 'real'"):
-        find_benchmark("reel")
+        find_real_benchmark("reel")

@@ -136,7 +136,8 @@ def identity(benchmark: Benchmark) -> dict[str, Any]:
     The texts for the operator may be corrected in the middle of a run.
     """
     told = [[trial.trial.name, trial.instruction, trial.time_limit_s] for trial in plan(benchmark)]
-    return {"benchmark": benchmark.name, "trials": hashlib.sha256(json.dumps(sorted(told)).encode()).hexdigest()[:16]}
+    digest = hashlib.sha256(json.dumps(sorted(told)).encode()).hexdigest()
+    return {"real_benchmark": benchmark.name, "trials": digest[:16]}
 
 
 def _trial(benchmark: Benchmark, name: str, setting: str, number: int) -> RealTrial:

@@ -19,6 +19,7 @@ from sim_bridges.run_client import CALL_TIMEOUT_S, RunClient, wait_for
 from vla_policy.contract import RobotContract
 from vla_policy.errors import VlaError
 from vla_policy.messages import stamp_to_ns
+from vla_policy.run import EndReason, RunEnd
 from vla_policy.types import NS_PER_S, seconds_to_ns
 from vla_policy_node.messages import make_header, ns_to_duration
 from vla_policy_node.pace import LATCHED, Pace
@@ -102,7 +103,8 @@ class NodesRobot(RunClient):
 
     def episode(self, task: str, seed: int) -> EpisodeResult:
         """What became of the run that has ended."""
-        return self._episode(self._result, task, seed, self._instruction, self._begun_s, self._begun_ns)
+        end = RunEnd(EndReason(self._result.reason), self._result.message)
+        return self._episode(self._result, end, task, seed, self._instruction, self._begun_s, self._begun_ns)
 
     def abandon(self) -> None:
         """End the run that goes on, if there is one. Raises: VlaError where nobody says that it has ended."""

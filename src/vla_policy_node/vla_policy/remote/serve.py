@@ -21,7 +21,7 @@ from rich.console import Console
 
 from vla_policy.chance import RANDOM, RandomPolicy
 from vla_policy.checkpoint import load_bundle
-from vla_policy.contract import ActionKind, RobotContract, load_contract
+from vla_policy.contract import ActionKind, load_contract
 from vla_policy.errors import ConfigError, VlaError
 from vla_policy.policy import Policy
 from vla_policy.remote.client import TOKEN_VARIABLE
@@ -37,8 +37,7 @@ MakeSession = Callable[[], Session]
 def make_server(options: argparse.Namespace) -> PolicyServer:
     """The server that the command line asks for; the policy is loaded and warm. Raises: VlaError."""
     convention = load_yaml(Convention, options.convention, ConfigError) if options.convention else Convention()
-    robot = load_contract(find_contract(options.robot)) if options.robot else None
-    make_session = (_chance if options.bundle == RANDOM else _of_bundle)(options, robot, convention)
+    make_session = (_chance if options.bundle == RANDOM else _of_bundle)(options, convention)
     token = os.environ.get(TOKEN_VARIABLE) or None
     tls = _tls(options.tls_certificate, options.tls_key)
     if options.host != LOOPBACK and token is None:
@@ -49,9 +48,9 @@ def make_server(options: argparse.Namespace) -> PolicyServer:
     return PolicyServer(make_session, settings)
 
 
-def _of_bundle(options: argparse.Namespace, robot: RobotContract | None, convention: Convention) -> MakeSession:
+def _of_bundle(options: argparse.Namespace, convention: Convention) -> MakeSession:
     bundle = load_bundle(find_policy(options.bundle))
-    robot = robot or bundle.contract
+    robot = load_contract(find_contract(options.robot)) if options.robot else bundle.contract
 
     def policy() -> Policy:
         return Policy(bundle, options.device, robot, options.dtype)
@@ -60,9 +59,10 @@ def _of_bundle(options: argparse.Namespace, robot: RobotContract | None, convent
     return lambda: Session(policy(), robot, convention, bundle.state_normalizer is not None)
 
 
-def _chance(options: argparse.Namespace, robot: RobotContract | None, convention: Convention) -> MakeSession:
-    if robot is None:
+def _chance(options: argparse.Namespace, convention: Convention) -> MakeSession:
+    if not options.robot:
         raise ConfigError("serve random: got no --robot, expected the contract whose limits chance keeps to")
+    robot = load_contract(find_contract(options.robot))
     RandomPolicy(robot)  # a contract that it cannot serve is refused now, not at the first client
     feels = robot.action.kind is ActionKind.JOINT_POSITION
     return lambda: Session(RandomPolicy(robot), robot, convention, feels)
