@@ -40,7 +40,8 @@ class Scripted:
 
     def follow(self, states: Iterator[Progress], end: Callable[[Ending], None]) -> Ending | None:
         ending = self.endings.pop(0) if self.endings else None
-        for number, _ in enumerate(states):
+        for number, state in enumerate(states):
+            self.seen = state
             if number == 1 and ending is not None:
                 end(ending)
         return ending
@@ -115,7 +116,10 @@ class Recorder:
         self.lines: list[str] = []
         self.count = 0
         self.open = False
-        self.refusal = self.failure = ""
+        self.refusal = self.failure = self.broken = ""
+
+    def fault(self) -> str:
+        return self.broken
 
     def start(self, instruction: str, task: str) -> str:
         if self.refusal:
@@ -135,6 +139,8 @@ class Recorder:
     def discard(self) -> None:
         if self.open:
             self.open = False
+            if self.broken:
+                raise VlaError(f"nothing is being recorded: {self.broken}")
             self.lines.append(f"deleted {self.count}")
 
 
@@ -284,6 +290,13 @@ def test_a_recording_that_cannot_be_kept_costs_no_verdict(played: Played) -> Non
     assert [row[2] for row in played.rows] == [True] * 4
     assert {row[5] for row in played.rows} == {""}
     assert "the disk is full\nThe trial counts, without a recording" in played.operator.heard[0]
+
+
+def test_a_recording_that_breaks_off_is_told_while_the_robot_runs(played: Played) -> None:
+    played.recorder.broken, played.operator.judgements = "the disk is full", [REPEAT]
+    assert played.play()
+    assert "nothing is being recorded: the disk is full" in played.operator.heard and len(played.kept) == 4
+    assert played.operator.seen.status == "NOT RECORDED: the disk is full"
 
 
 def test_without_a_recorder_nothing_is_recorded(played: Played) -> None:

@@ -10,7 +10,7 @@ from rcl_interfaces.srv import GetParameters
 from rclpy.node import Node
 from rclpy.task import Future
 from vla_msgs.action import RunPolicy
-from vla_msgs.msg import EpisodeEvent, SafetyStatus
+from vla_msgs.msg import EpisodeEvent, RecordingStatus, SafetyStatus
 from vla_msgs.srv import MarkRecording, StartRecording, StopRecording
 
 from sim_bridges.real.session import Ending, Progress
@@ -142,6 +142,8 @@ class NodesRecorder:
         self._start = node.create_client(StartRecording, "/vla/record/start")
         self._stop = node.create_client(StopRecording, "/vla/record/stop")
         self._recording = False
+        self._status: RecordingStatus | None = None
+        node.create_subscription(RecordingStatus, "/vla/recording", self._on_status, LATCHED)
 
     def wait_until_ready(self, timeout_s: float) -> None:
         """Raises: VlaError where no recorder runs."""
@@ -156,8 +158,13 @@ class NodesRecorder:
         answer = self._ask(self._start, request)
         if not answer.success:
             raise VlaError(f"the recorder refused to start: {answer.message}")
-        self._recording = True
+        self._recording, self._status = True, None
         return answer.path
+
+    def fault(self) -> str:
+        """Why the episode that was begun is not recorded any more; empty where all is well."""
+        status = self._status
+        return status.message if status is not None and status.state == RecordingStatus.FAILED else ""
 
     def stop(self, success: bool, note: str) -> str:
         """End and keep it; returns its folder. Raises: VlaError where it could not be kept."""
@@ -175,6 +182,9 @@ class NodesRecorder:
         if not answer.success:
             raise VlaError(f"the recorder could not end the episode: {answer.message}")
         return answer.path
+
+    def _on_status(self, msg: RecordingStatus) -> None:
+        self._status = msg
 
     def _ask(self, client: Any, request: Any) -> Any:
         if not client.service_is_ready():

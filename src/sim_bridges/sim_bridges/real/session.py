@@ -121,6 +121,9 @@ class Recorder(Protocol):
     def start(self, instruction: str, task: str) -> str:
         """Begin an episode; returns its folder. Raises: VlaError saying why nothing is recorded."""
 
+    def fault(self) -> str:
+        """Why the episode that was begun is not recorded any more; empty where all is well."""
+
     def stop(self, success: bool, note: str) -> str:
         """End and keep it; returns its folder. Raises: VlaError where it could not be kept."""
 
@@ -182,7 +185,7 @@ class Session:
             if self._recorder is not None:
                 self._recorder.start(trial.instruction, f"{trial.task}/{trial.setting}")
             self._robot.begin(trial.instruction, trial.time_limit_s)
-            ending = self._operator.follow(self._robot.states(), self._robot.end)
+            ending = self._operator.follow(self._states(), self._robot.end)
             episode = self._robot.episode(trial.task, trial.number)
             judgement = self._judge(trial, episode, ending)
         except VlaError as problem:
@@ -194,6 +197,12 @@ class Session:
             raise
         return self._close(trial, episode, judgement)
 
+    def _states(self) -> Iterator[Progress]:
+        """Those of the robot; a recording that broke off is told in place of the policy's status."""
+        for state in self._robot.states():
+            fault = self._recorder.fault() if self._recorder is not None else ""
+            yield replace(state, status=f"NOT RECORDED: {fault}") if fault else state
+
     def _judge(self, trial: RealTrial, episode: EpisodeResult, ending: Ending | None) -> Judgement:
         if ending in (Ending.SUCCESS, Ending.FAILURE):
             judgement = Judgement(Verdict(ending.value))
@@ -204,8 +213,7 @@ class Session:
 
     def _close(self, trial: RealTrial, episode: EpisodeResult, judgement: Judgement) -> bool:
         if judgement.verdict is Verdict.REPEAT:
-            if self._recorder is not None:
-                self._recorder.discard()
+            self._discard()
             return False
         success = judgement.verdict is Verdict.SUCCESS
         judged = replace(
@@ -240,11 +248,18 @@ class Session:
 
     def _abandon(self) -> None:
         """End the run and delete the recording; what fails of it is told, because another error is on its way."""
-        for end in (self._robot.abandon, *((self._recorder.discard,) if self._recorder is not None else ())):
-            try:
-                end()
-            except VlaError as problem:
-                self._operator.tell(str(problem))
+        try:
+            self._robot.abandon()
+        except VlaError as problem:
+            self._operator.tell(str(problem))
+        self._discard()
+
+    def _discard(self) -> None:
+        try:
+            if self._recorder is not None:
+                self._recorder.discard()
+        except VlaError as problem:
+            self._operator.tell(str(problem))
 
 
 def _suggested(reason: EndReason) -> Verdict:

@@ -9,7 +9,7 @@ import termios
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from rich.console import Console
 from rich.live import Live
@@ -23,8 +23,10 @@ from sim_bridges.results import EpisodeResult
 from vla_policy.errors import ConfigError, VlaError
 
 CHOICES = {"": Choice.START, "s": Choice.SKIP, "r": Choice.AGAIN, "q": Choice.QUIT}
-ENDINGS = {"s": Ending.SUCCESS, "f": Ending.FAILURE, " ": Ending.STOP, "x": Ending.STOP}
+ENDINGS = {"s": Ending.SUCCESS, "f": Ending.FAILURE, " ": Ending.STOP}
 VERDICTS = {"s": Verdict.SUCCESS, "f": Verdict.FAILURE, "r": Verdict.REPEAT}
+
+Answer = TypeVar("Answer")
 
 
 class TerminalOperator:
@@ -72,7 +74,7 @@ class TerminalOperator:
         """Say something."""
         self._console.print(Text(words, "yellow"))
 
-    def _choose(self, question: str, read: Callable[[str], object], at_end: object) -> object:
+    def _choose(self, question: str, read: Callable[[str], Answer], at_end: Answer | None) -> Answer:
         """Ask until `read` knows the answer. at_end: the answer where the terminal was closed; None is an error."""
         while True:
             self._console.print(Text(f"{question} > ", "bold"), end="")
