@@ -121,13 +121,12 @@ class Recorder:
     def fault(self) -> str:
         return self.broken
 
-    def start(self, instruction: str, task: str) -> str:
+    def start(self, instruction: str, task: str) -> None:
         if self.refusal:
             self.refusal, refusal = "", self.refusal
             raise VlaError(refusal)
         assert not self.open
         self.count, self.open = self.count + 1, True
-        return f"bags/{self.count}"
 
     def stop(self, success: bool, note: str) -> str:
         self.open = False
@@ -245,6 +244,17 @@ def test_a_guard_that_is_left_as_it_is_starts_nothing(played: Played) -> None:
     played.operator.choices = [Choice.START, Choice.QUIT]
     assert not played.play()
     assert (played.robot.runs, played.recorder.count, played.kept) == (0, 0, [])
+
+
+def test_a_verdict_is_kept_before_the_guard_is_spoken_of(played: Played) -> None:
+    def leave(why: str) -> bool:
+        raise KeyboardInterrupt
+
+    played.operator.judge = lambda *_: played.robot.faults.append("tool left the workspace") or FAILURE
+    played.operator.reset = leave
+    with pytest.raises(KeyboardInterrupt):
+        played.play()
+    assert [row[2] for row in played.rows] == [False] and played.recorder.lines == ["kept 1 False"]
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt(), SystemExit()])

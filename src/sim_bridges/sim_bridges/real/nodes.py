@@ -95,10 +95,7 @@ class NodesRobot(RunClient):
         if ending is Ending.STOP:
             self._cancel()
             return
-        # By the policy node's clock, which decides what belongs to the run.
-        stamps_ns = [stamp_to_ns(status.header.stamp) for status in self._statuses[-1:]]
-        now_ns = max([self._node.get_clock().now().nanoseconds, *stamps_ns])
-        self._events.publish(EpisodeEvent(header=make_header(now_ns, ""), event=EVENTS[ending], seed=-1,
+        self._events.publish(EpisodeEvent(header=make_header(self._policy_now_ns(), ""), event=EVENTS[ending], seed=-1,
                                           instruction=self._instruction, message=f"the operator says {ending}"))
 
     def episode(self, task: str, seed: int) -> EpisodeResult:
@@ -111,6 +108,11 @@ class NodesRobot(RunClient):
         if self._goal is not None and not self._ended.done():
             self._cancel()
             wait_for(self._ended, END_S, "the run to end; if the robot moves, use its emergency stop")
+
+    def _policy_now_ns(self) -> int:
+        """By the policy node's clock, which decides whether an event belongs to the run: later than its last status."""
+        newest = self._statuses[-1:]
+        return stamp_to_ns(newest[0].header.stamp) + 1 if newest else self._node.get_clock().now().nanoseconds
 
     def _insist(self) -> None:
         """Cancel a run that does not end by an event. Raises: VlaError for one that does not end at all."""
@@ -152,14 +154,14 @@ class NodesRecorder:
                 raise VlaError(f"waited {timeout_s:g} s for {client.srv_name}: no recorder runs on this ROS_DOMAIN_ID; "
                                "start one (docs/real-robot-evaluation.md), or say --no-record")
 
-    def start(self, instruction: str, task: str) -> str:
-        """Begin an episode; returns its folder. Raises: VlaError saying why nothing is recorded."""
+    def start(self, instruction: str, task: str) -> None:
+        """Begin an episode. Raises: VlaError saying why nothing is recorded."""
         request = StartRecording.Request(instruction=instruction, operator_name=self._operator, task=task)
+        self._recording, self._status = True, None  # before the answer: whoever interrupts it shall find it to discard
         answer = self._ask(self._start, request)
         if not answer.success:
+            self._recording = False
             raise VlaError(f"the recorder refused to start: {answer.message}")
-        self._recording, self._status = True, None
-        return answer.path
 
     def fault(self) -> str:
         """Why the episode that was begun is not recorded any more; empty where all is well."""

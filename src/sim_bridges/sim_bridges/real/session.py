@@ -118,8 +118,8 @@ class Robot(Protocol):
 class Recorder(Protocol):
     """What writes each trial into a bag."""
 
-    def start(self, instruction: str, task: str) -> str:
-        """Begin an episode; returns its folder. Raises: VlaError saying why nothing is recorded."""
+    def start(self, instruction: str, task: str) -> None:
+        """Begin an episode. Raises: VlaError saying why nothing is recorded."""
 
     def fault(self) -> str:
         """Why the episode that was begun is not recorded any more; empty where all is well."""
@@ -195,7 +195,9 @@ class Session:
         except BaseException:  # Ctrl-C: the robot must not go on without anybody
             self._abandon()
             raise
-        return self._close(trial, episode, judgement)
+        kept = self._close(trial, episode, judgement)
+        self._released()
+        return kept
 
     def _states(self) -> Iterator[Progress]:
         """Those of the robot; a recording that broke off is told in place of the policy's status."""
@@ -205,11 +207,8 @@ class Session:
 
     def _judge(self, trial: RealTrial, episode: EpisodeResult, ending: Ending | None) -> Judgement:
         if ending in (Ending.SUCCESS, Ending.FAILURE):
-            judgement = Judgement(Verdict(ending.value))
-        else:
-            judgement = self._operator.judge(trial, episode, _suggested(EndReason[episode.reason]))
-        self._released()
-        return judgement
+            return Judgement(Verdict(ending.value))
+        return self._operator.judge(trial, episode, _suggested(EndReason[episode.reason]))
 
     def _close(self, trial: RealTrial, episode: EpisodeResult, judgement: Judgement) -> bool:
         if judgement.verdict is Verdict.REPEAT:
