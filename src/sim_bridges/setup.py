@@ -20,6 +20,7 @@ setup(
     license="Apache-2.0",
     entry_points={"console_scripts": [
         "evaluate = sim_bridges.evaluate:main",
+        "real_eval = sim_bridges.real_eval:main",
         "sim_node = sim_bridges.sim_node:main",
     ]},
 )

@@ -26,6 +26,11 @@ def find_teleop(name_or_path: str) -> Path:
     return _find(name_or_path, "config/teleop", ".yaml")
 
 
+def find_real_benchmark(name_or_path: str) -> Path:
+    """Benchmark on a real robot by name (config/benchmarks/NAME.yaml) or path. Raises: ConfigError with the nearest."""
+    return _find(name_or_path, "config/benchmarks", ".yaml")
+
+
 def is_server(policy: str) -> bool:
     """Whether a policy is named by the address of a policy server rather than as a bundle."""
     return policy.startswith(SERVERS)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sim_bridges.evaluation.agents import RandomPolicy, make_policy
+from sim_bridges.evaluation.agents import make_policy
 from sim_bridges.evaluation.controls import CONTROLS
 from sim_bridges.evaluation.trials import CHAIN, Trial, TrialResult
 from sim_bridges.media import VideoWriter, compose
@@ -51,8 +51,6 @@ class Player:
     def play(self, trial: Trial) -> TrialResult:
         """Play one trial. Raises: VlaError for a task that the sim does not have, or chains that it does not know."""
         spec, film = self._spec, _Film(self._spec.films is not None)
-        if isinstance(self._policy, RandomPolicy):
-            self._policy.reseed(trial.seed)
         if trial.task == CHAIN:
             chain = self._sim.draw_chain(trial.seed)
             played = rollout_chain(self._sim, self._policy, spec.contract, chain, spec.time_limit_s, film.watch)

@@ -14,13 +14,14 @@ import os
 import signal
 import ssl
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from vla_policy.chance import RANDOM, RandomPolicy
 from vla_policy.checkpoint import load_bundle
-from vla_policy.contract import load_contract
+from vla_policy.contract import ActionKind, load_contract
 from vla_policy.errors import ConfigError, VlaError
 from vla_policy.policy import Policy
 from vla_policy.remote.client import TOKEN_VARIABLE
@@ -30,17 +31,13 @@ from vla_policy.remote.session import Session
 from vla_policy.resources import find_contract, find_policy
 from vla_policy.strict import load_yaml
 
+MakeSession = Callable[[], Session]
+
 
 def make_server(options: argparse.Namespace) -> PolicyServer:
     """The server that the command line asks for; the policy is loaded and warm. Raises: VlaError."""
-    bundle = load_bundle(find_policy(options.bundle))
-    robot = load_contract(find_contract(options.robot)) if options.robot else bundle.contract
     convention = load_yaml(Convention, options.convention, ConfigError) if options.convention else Convention()
-
-    def policy() -> Policy:
-        return Policy(bundle, options.device, robot, options.dtype)
-
-    policy().warm_up()
+    make_session = (_chance if options.bundle == RANDOM else _of_bundle)(options, convention)
     token = os.environ.get(TOKEN_VARIABLE) or None
     tls = _tls(options.tls_certificate, options.tls_key)
     if options.host != LOOPBACK and token is None:
@@ -48,10 +45,27 @@ def make_server(options: argparse.Namespace) -> PolicyServer:
             "anyone who reaches %s may use the policy; set %s", options.host, TOKEN_VARIABLE
         )
     settings = ServerOptions(options.host, options.port, token, tls, options.clients)
-    return PolicyServer(
-        lambda: Session(policy(), robot, convention, bundle.state_normalizer is not None),
-        settings,
-    )
+    return PolicyServer(make_session, settings)
+
+
+def _of_bundle(options: argparse.Namespace, convention: Convention) -> MakeSession:
+    bundle = load_bundle(find_policy(options.bundle))
+    robot = load_contract(find_contract(options.robot)) if options.robot else bundle.contract
+
+    def policy() -> Policy:
+        return Policy(bundle, options.device, robot, options.dtype)
+
+    policy().warm_up()
+    return lambda: Session(policy(), robot, convention, bundle.state_normalizer is not None)
+
+
+def _chance(options: argparse.Namespace, convention: Convention) -> MakeSession:
+    if not options.robot:
+        raise ConfigError("serve random: got no --robot, expected the contract whose limits chance keeps to")
+    robot = load_contract(find_contract(options.robot))
+    RandomPolicy(robot)  # a contract that it cannot serve is refused now, not at the first client
+    feels = robot.action.kind is ActionKind.JOINT_POSITION
+    return lambda: Session(RandomPolicy(robot), robot, convention, feels)
 
 
 def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
@@ -72,7 +86,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("bundle", help="policy bundle: a folder or the name of a shipped one")
+    parser.add_argument(
+        "bundle", help="policy bundle: a folder or the name of a shipped one; or random, within the limits of --robot"
+    )
     parser.add_argument("--robot", help="contract of the robot, where it is not the bundle's: a file or a name")
     parser.add_argument(
         "--host", default=LOOPBACK, help=f"address to listen on (default {LOOPBACK}, this machine alone)"
