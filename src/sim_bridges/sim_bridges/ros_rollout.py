@@ -21,8 +21,8 @@ from vla_msgs.msg import EpisodeEvent, PolicyStatus, RobotCommand
 from vla_msgs.srv import ResetSim
 
 from sim_bridges.chains import Chain, ChainResult
-from sim_bridges.results import EpisodeResult
-from sim_bridges.rollout import command_rows
+from sim_bridges.results import EpisodeResult, joined
+from sim_bridges.rollout import command_rows, goes_on
 from sim_bridges.sim import CHAIN, NEXT_TASK
 from vla_policy.contract import RobotContract
 from vla_policy.errors import VlaError
@@ -79,42 +79,54 @@ class RosRollout:
                                "active policy_node running on this ROS_DOMAIN_ID?")
             time.sleep(0.05)
 
-    def play_chain(self, chain: Chain, time_limit_s: float) -> ChainResult:
-        """A chain until an instruction fails; the sim draws it from its seed. time_limit_s: of each instruction.
+    def play_chain(self, chain: Chain, time_limit_s: float | None = None) -> ChainResult:
+        """A chain until an instruction fails; the sim draws it from its seed.
 
-        Raises: VlaError as `play`.
+        time_limit_s: of each instruction; None: what the sim says. Raises: VlaError as `play`.
         """
-        episodes = [self._play(CHAIN, chain.steps[0].task, chain.seed, time_limit_s)]
+        episodes = [self._play(CHAIN, chain.steps[0].task, chain.seed, time_limit_s)[0]]
         while episodes[-1].success and len(episodes) < len(chain.steps):
-            episodes.append(self._play(NEXT_TASK, chain.steps[len(episodes)].task, chain.seed, time_limit_s))
+            episodes.append(self._play(NEXT_TASK, chain.steps[len(episodes)].task, chain.seed, time_limit_s)[0])
         return ChainResult(chain, tuple(episodes))
 
-    def play(self, task: str, seed: int, time_limit_s: float) -> EpisodeResult:
-        """One episode. Raises: VlaError when the sim refuses the task or a node does not answer."""
-        return self._play(task, task, seed, time_limit_s)
+    def play(self, task: str, seed: int, time_limit_s: float | None = None) -> EpisodeResult:
+        """One episode, with all instructions that it has; time_limit_s as in `play_chain`.
 
-    def _play(self, request: str, task: str, seed: int, time_limit_s: float) -> EpisodeResult:
-        """An episode that begins with a reset to `request`: the task, or the words of a chain."""
+        Raises: VlaError when the sim refuses the task or a node does not answer.
+        """
+        part, more = self._play(task, task, seed, time_limit_s)
+        parts = [part]
+        while goes_on(parts[-1], more):
+            part, more = self._play(NEXT_TASK, task, seed, time_limit_s)
+            parts.append(part)
+        return joined(parts)
+
+    def _play(self, request: str, task: str, seed: int, time_limit_s: float | None) -> tuple[EpisodeResult, bool]:
+        """An instruction that begins with a reset to `request`: the task, or the words of a chain.
+
+        Returns what became of it, and whether the episode has more of them.
+        """
         start = time.perf_counter()
         scene = self._call(self._reset, ResetSim.Request(task=request, seed=seed))
         if not scene.success:
             raise VlaError(f"/sim/reset refused task '{request}': {scene.message}")
         self._raw.clear(), self._sent.clear(), self._statuses.clear()
-        goal = RunPolicy.Goal(instruction=scene.instruction, not_before=scene.stamp,
-                              time_limit=ns_to_duration(seconds_to_ns(time_limit_s)))
-        result = self._follow(goal, time_limit_s)
+        limit = scene.time_limit if time_limit_s is None else ns_to_duration(seconds_to_ns(time_limit_s))
+        result = self._follow(
+            RunPolicy.Goal(instruction=scene.instruction, not_before=scene.stamp, time_limit=limit))
         wall_s = time.perf_counter() - start
-        reason = EndReason(result.reason)
+        reason, message = self._end(result, stamp_to_ns(scene.stamp))
         if reason is EndReason.SAFETY_STOP:
             self._call(self._reset_guard, Trigger.Request())
         sent, raw = self._commands(result, stamp_to_ns(scene.stamp))
         statuses = [s for s in list(self._statuses) if s.run_id == result.run_id and s.inferences]
-        return EpisodeResult(
+        episode = EpisodeResult(
             task=task, seed=seed, instruction=scene.instruction, success=reason is EndReason.SUCCEEDED,
-            reason=reason.name, message=result.message, steps=len(sent), wall_s=wall_s,
+            reason=reason.name, message=message, steps=len(sent), wall_s=wall_s,
             control_rate_hz=len(sent) / wall_s, commands=self._values(sent), requested=self._values(raw),
             latencies_ms=_latencies_ms(statuses, sent, with_ages=self._pace is Pace.REALTIME),
             on_time=self._on_time(sent) if self._pace is Pace.REALTIME else None, start_ns=stamp_to_ns(scene.stamp))
+        return episode, scene.more
 
     def close(self) -> None:
         """Leave the graph."""
@@ -122,12 +134,20 @@ class RosRollout:
         self._thread.join(5.0)
         self._node.destroy_node()
 
-    def _follow(self, goal: RunPolicy.Goal, time_limit_s: float) -> RunPolicy.Result:
+    def _end(self, result: RunPolicy.Result, first_ns: int) -> tuple[EndReason, str]:
+        """Why it ended. A success with the very last command counts, though the run may have ended before the news."""
+        end_ns = first_ns + stamp_to_ns(result.duration)
+        if result.reason == EndReason.TIME_LIMIT and first_ns < self._success_ns <= end_ns:
+            return EndReason.SUCCEEDED, "the success condition holds"
+        return EndReason(result.reason), result.message
+
+    def _follow(self, goal: RunPolicy.Goal) -> RunPolicy.Result:
         handle = self._wait(self._run.send_goal_async(goal), CALL_TIMEOUT_S, "/vla/run to answer")
         if not handle.accepted:
             raise VlaError("/vla/run rejected the goal: another run is active or the policy node is not active")
         # Simulated seconds may take longer than real ones: a generous end, so that a hang is not waited for for ever.
-        return self._wait(handle.get_result_async(), 60.0 + 20 * time_limit_s, "the run to end").result
+        patience_s = 60.0 + 20 * stamp_to_ns(goal.time_limit) / NS_PER_S
+        return self._wait(handle.get_result_async(), patience_s, "the run to end").result
 
     def _commands(self, result: RunPolicy.Result, first_ns: int) -> tuple[list[RobotCommand], list[RobotCommand]]:
         """The run's commands (sent, raw). In lockstep their number is known, so the last ones are waited for."""

@@ -95,6 +95,8 @@ class Report:
             self._console.print(_chain_table(found["chains"]))
             summary["chains"] = found["chains"]
         self._console.print(_table(summary))
+        if "averages" in found:
+            self._console.print(_average_table(run["benchmark"], found["averages"]))
         for path in {p for p in (self._summary, self._output and self._output / "summary.json") if p}:
             path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         if self._output is not None and episodes:
@@ -143,6 +145,15 @@ def _table(summary: Mapping[str, Any]) -> Table:
         )
     table.add_section()
     table.add_row("all", f"{100 * summary['success_rate']:.1f} %", interval_text(summary), "")
+    return table
+
+
+def _average_table(benchmark: str, averages: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(title=f"Averages of {benchmark}", title_justify="left")
+    for heading in ("average", "success", "of rates"):
+        table.add_column(heading, justify="left" if heading == "average" else "right")
+    for row in averages:
+        table.add_row(row["name"], f"{100 * row['success_rate']:.1f} %", str(row["of"]))
     return table
 
 
