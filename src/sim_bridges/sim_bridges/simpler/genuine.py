@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import cos, sin
 from typing import Any
 
@@ -32,15 +32,26 @@ BUILD_SEED = 2022  # what SIMPLER's environments seed themselves with when they 
 SHADER_VARIABLE, SHADERS = "SIMPLER_SHADER", ("ibl", "rt")
 
 
-class GenuineWorld:
-    """Implements `sim_bridges.simpler.world.World`. Raises: ConfigError naming what is missing on this machine."""
+def open_genuine(robot: Robot, environment: Mapping[str, str] = os.environ) -> GenuineWorld:
+    """The genuine environments of SIMPLER_ROOT. Raises: ConfigError naming what is missing on this machine."""
+    checkout = find_checkout(environment)
+    shader = chosen_shader(environment)
+    make = import_genuine(checkout)
+    check_vulkan()
+    return GenuineWorld(robot, checkout, make, shader)
 
-    def __init__(self, robot: Robot, environment: Mapping[str, str] = os.environ) -> None:
+
+class GenuineWorld:
+    """Implements `sim_bridges.simpler.world.World`.
+
+    make: ManiSkill2_real2sim's function of that name. shader: see `chosen_shader`.
+    """
+
+    def __init__(self, robot: Robot, checkout: Checkout, make: Callable[..., Any], shader: str = "") -> None:
         self._robot = robot
-        self._checkout = find_checkout(environment)
-        self._shader = chosen_shader(environment)
-        self._make = import_genuine(self._checkout)
-        check_vulkan()
+        self._checkout = checkout
+        self._shader = shader
+        self._make = make
         self._variant: Variant | None = None
         self._env: Any = None
         self._info: dict[str, Any] = {}
@@ -146,7 +157,7 @@ def chosen_shader(environment: Mapping[str, str] = os.environ) -> str:
     return shader
 
 
-def import_genuine(checkout: Checkout) -> Any:
+def import_genuine(checkout: Checkout) -> Callable[..., Any]:
     """ManiSkill2_real2sim's function that makes an environment, of this very checkout.
 
     Raises: ConfigError naming the package that is missing or misfits.

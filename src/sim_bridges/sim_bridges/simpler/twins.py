@@ -6,8 +6,8 @@ One environment on the CPU, as SIMPLER's; images by a GPU where PyTorch finds on
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,13 +27,27 @@ SEED = 0  # nothing that the layout's number leaves open
 OBSERVED = "rgb+segmentation"
 
 
-class TwinWorld:
-    """Implements `sim_bridges.simpler.world.World`. Raises: ConfigError naming what is missing on this machine."""
+@dataclass(frozen=True, slots=True)
+class Skills:
+    """What the twins are made with and of."""
 
-    def __init__(self, robot: Robot) -> None:
+    gymnasium: Any
+    torch: Any
+
+
+def open_twins(robot: Robot) -> TwinWorld:
+    """ManiSkill3's twins. Raises: ConfigError naming what is missing on this machine."""
+    skills = import_maniskill()
+    check_vulkan()
+    return TwinWorld(robot, skills)
+
+
+class TwinWorld:
+    """Implements `sim_bridges.simpler.world.World`."""
+
+    def __init__(self, robot: Robot, skills: Skills) -> None:
         self._robot = robot
-        self._skills = import_maniskill()
-        check_vulkan()
+        self._skills = skills
         self._env: Any = None
         self._made = ""
         self._info: dict[str, Any] = {}
@@ -120,8 +134,8 @@ class _rendering_off:
         self._env._obs_mode = OBSERVED
 
 
-def import_maniskill() -> Any:
-    """What the twins are made with: `gymnasium` and `torch`. Raises: ConfigError naming the package or data missing."""
+def import_maniskill() -> Skills:
+    """What the twins are made with. Raises: ConfigError naming the package or data missing."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -132,7 +146,7 @@ def import_maniskill() -> Any:
     except ImportError as problem:
         raise ConfigError(f"ManiSkill3 cannot be imported: {problem}; install it: pip install {PACKAGE}") from problem
     check_assets(Path(ASSET_DIR))
-    return SimpleNamespace(gymnasium=gymnasium, torch=torch)
+    return Skills(gymnasium, torch)
 
 
 def check_assets(folder: Path) -> None:

@@ -56,9 +56,9 @@ Opener = Callable[[Robot, str], World]
 def open_world(robot: Robot, set_name: str) -> World:
     """The simulator that plays a set. Raises: ConfigError naming what is missing on this machine."""
     if set_name == TWINS:
-        from sim_bridges.simpler.twins import TwinWorld
+        from sim_bridges.simpler.twins import open_twins
 
-        return TwinWorld(robot)
-    from sim_bridges.simpler.genuine import GenuineWorld
+        return open_twins(robot)
+    from sim_bridges.simpler.genuine import open_genuine
 
-    return GenuineWorld(robot)
+    return open_genuine(robot)
