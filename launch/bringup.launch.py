@@ -6,6 +6,7 @@
 """
 
 import os
+from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction, Shutdown
@@ -15,12 +16,12 @@ from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
 from vla_policy.errors import ConfigError, nearest
-from vla_policy.resources import find_contract, find_policy, is_server
+from vla_policy.resources import find_contract, find_policy, find_sim_contract, is_server
 from vla_policy_node.launch_actions import image_transport
 
 ARGUMENTS = {
-    "sim": ("tabletop", "simulator: tabletop, calvin, or none for a real robot"),
-    "robot": ("", "robot contract: a name in config/robots or a file (default: the simulator's)"),
+    "sim": ("tabletop", "simulator: tabletop, calvin, simpler, or none for a real robot"),
+    "robot": ("", "robot contract: a name in config/robots or a file (default: the simulator's, or its task's)"),
     "policy": ("tabletop", "bundle (the name of a shipped one or a folder), or ws://HOST:PORT of a policy server"),
     "pace": ("lockstep", "lockstep: sim time waits for each command; realtime: as a robot"),
     "device": ("auto", "auto, cpu or cuda"),
@@ -34,7 +35,7 @@ ARGUMENTS = {
     "output": ("", "folder for summary.json, video and plots (default: none)"),
     "summary": ("", "a further file for summary.json"),
 }
-SIMS = ("tabletop", "calvin", "none")
+SIMS = ("tabletop", "calvin", "simpler", "none")
 PACES = ("lockstep", "realtime")
 HEADLESS = ("auto", "true", "false")
 
@@ -52,7 +53,7 @@ def bring_up(context: LaunchContext) -> list:
     check(given, context.launch_configurations)
     on_robot = given["sim"] == "none"
     pace = "realtime" if on_robot else given["pace"]
-    contract = str(find_contract(given["robot"] or given["sim"]))
+    contract = str(find_contract(given["robot"]) if given["robot"] else sim_contract(given))
     bundle = given["policy"] if is_server(given["policy"]) else str(find_policy(given["policy"]))
     policy = include("policy", contract=contract, bundle=bundle, pace=pace,
                      use_sim_time=str(pace == "lockstep").lower(), device=given["device"], dtype=given["dtype"],
@@ -64,6 +65,11 @@ def bring_up(context: LaunchContext) -> list:
     sim = include("sim", sim=given["sim"], contract=contract, pace=pace, task=given["task"], seed=given["seed"])
     episodes = given["episodes"] or ("0" if given["instruction"] else "10")
     return [*shared, sim] + ([] if int(episodes) == 0 else [evaluate(given, contract, pace, episodes)])
+
+
+def sim_contract(given: dict[str, str]) -> Path:
+    """The simulator's contract; where it has several robots, that of the task or tasks."""
+    return find_sim_contract(given["sim"], given["task"] or given["tasks"])
 
 
 def check(given: dict[str, str], all_configurations: dict[str, str]) -> None:

@@ -17,7 +17,7 @@ def generate_launch_description() -> LaunchDescription:
     """One process; the whole launch ends when it does."""
     robots = PathJoinSubstitution([FindPackageShare("vla_policy"), "config", "robots"])
     return LaunchDescription([
-        DeclareLaunchArgument("sim", default_value="tabletop", description="simulator: tabletop or calvin"),
+        DeclareLaunchArgument("sim", default_value="tabletop", description="simulator: tabletop, calvin or simpler"),
         DeclareLaunchArgument("contract", default_value=PathJoinSubstitution([robots, "tabletop.yaml"]),
                               description="robot contract file"),
         DeclareLaunchArgument("pace", default_value="realtime", choices=["realtime", "lockstep"],
