@@ -29,7 +29,7 @@ from vla_policy.action.rotation_forms import matrix_from
 from vla_policy.contract import RobotContract
 
 RECORD: dict[str, Any] = json.loads(Path(__file__).with_name("simpler_genuine.json").read_text())
-FAR_M = 0.1
+FAR_M = 0.05
 ADVANCE_STEPS = 100  # the environment of two instructions goes on to the second in the step after so many
 
 
