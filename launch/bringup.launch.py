@@ -21,6 +21,7 @@ from vla_policy_node.launch_actions import image_transport
 
 ARGUMENTS = {
     "sim": ("tabletop", "simulator: tabletop, calvin, simpler, or none for a real robot"),
+    "sim_python": ("", "Python of the simulator's node, where it needs packages of its own (default: the project's)"),
     "robot": ("", "robot contract: a name in config/robots or a file (default: the simulator's, or its task's)"),
     "policy": ("tabletop", "bundle (the name of a shipped one or a folder), or ws://HOST:PORT of a policy server"),
     "pace": ("lockstep", "lockstep: sim time waits for each command; realtime: as a robot"),
@@ -62,7 +63,8 @@ def bring_up(context: LaunchContext) -> list:
     shared = [policy] + ([console(contract)] if watched else [])
     if on_robot:
         return shared
-    sim = include("sim", sim=given["sim"], contract=contract, pace=pace, task=given["task"], seed=given["seed"])
+    sim = include("sim", sim=given["sim"], contract=contract, pace=pace, task=given["task"], seed=given["seed"],
+                  python=os.path.expanduser(given["sim_python"]))
     episodes = given["episodes"] or ("0" if given["instruction"] else "10")
     return [*shared, sim] + ([] if int(episodes) == 0 else [evaluate(given, contract, pace, episodes)])
 
@@ -83,6 +85,8 @@ def check(given: dict[str, str], all_configurations: dict[str, str]) -> None:
     for name in ("episodes", "seed"):
         if given[name] and not given[name].isdecimal():
             raise ConfigError(f"{name}:={given[name]}: expected a whole number, 0 or more")
+    if given["sim_python"] and not os.access(os.path.expanduser(given["sim_python"]), os.X_OK):
+        raise ConfigError(f"sim_python:={given['sim_python']}: no such program; expected a Python, as VENV/bin/python")
     if given["sim"] == "none" and not given["robot"]:
         raise ConfigError("sim:=none needs robot:=NAME, a contract in config/robots or a file")
     if given["sim"] == "none" and given["episodes"] not in ("", "0"):

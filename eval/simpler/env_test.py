@@ -1,7 +1,8 @@
 """SIMPLER_ROOT or ManiSkill3 in; versions, one step's time and a PNG of what the camera sees out. Exit code 0: it works.
 
 `SIMPLER_ROOT=DIR VENV/bin/python eval/simpler/env_test.py [--task TASK[/SET]] [--output FILE.png]`, after
-`scripts/setup_simplerenv.sh --venv VENV DIR`; a task `…/twins` needs ManiSkill3 instead.
+`scripts/setup_simplerenv.sh --venv VENV DIR`; a task `…/twins` needs ManiSkill3 instead. `--list`: which tasks, sets and
+variants the checkout has the data for.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from sim_bridges.simpler.checkout import Checkout, find_checkout
+from sim_bridges.simpler.protocol import TASKS, TWINS
 from sim_bridges.simpler.sim import SimplerSim
 from vla_policy.contract import load_contract
 from vla_policy.errors import VlaError
@@ -34,10 +37,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Does SIMPLER work here?")
     parser.add_argument("--task", default="widowx_stack_cube", help="scene to show: TASK, TASK/SET or TASK/SET/VARIANT")
     parser.add_argument("--output", type=Path, default=Path("simpler_env_test.png"), help="where the picture goes")
+    parser.add_argument("--list", action="store_true", help="say what the checkout has the data for, and play nothing")
     options = parser.parse_args()
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"Python {sys.version.split()[0]}  " + "  ".join(f"{name} {_version(name)}" for name in PACKAGES))
     try:
+        if options.list:
+            return _list(console, find_checkout())
         instruction, image, times_ms, risen_m = _play(options.task)
     except VlaError as problem:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]simpler:[/red] {problem}", markup=True)
@@ -51,6 +57,20 @@ def main() -> int:
         console.print("[red]the arm did not follow or the picture is empty[/red]")
         return 1
     return 0
+
+
+def _list(console: Console, checkout: Checkout) -> int:
+    """A line for each variant of the genuine sets. Returns 0 where all data is there."""
+    lacking = 0
+    for task in TASKS.values():
+        for name, variants in task.sets.items():
+            for variant in variants if name != TWINS else ():
+                missing = checkout.missing(variant)
+                lacking += bool(missing)
+                console.print(f"{task.name}/{name}/{variant.name}: "
+                              + (f"[red]no[/red] {', '.join(map(str, missing))}" if missing else "whole"))
+    console.print(f"{lacking} variants lack data" if lacking else "all data is there")
+    return int(bool(lacking))
 
 
 def _play(task: str) -> tuple[str, NDArray[np.uint8], tuple[float, float], float]:

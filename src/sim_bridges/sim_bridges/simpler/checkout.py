@@ -32,12 +32,16 @@ class Checkout:
 
     def check_data(self, variant: Variant) -> None:
         """Raises: ConfigError naming the meshes and photos that a variant needs and the checkout lacks."""
-        missing = list(self._missing(variant))
+        missing = self.missing(variant)
         if missing:
             names = ", ".join(str(path) for path in missing[:_NAMED])
             more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
             raise ConfigError(f"{self.data}: got no {names}{more}, expected the data that {variant.environment} loads; "
                               f"complete the checkout: git -C {self.real2sim} checkout HEAD -- data")
+
+    def missing(self, variant: Variant) -> list[Path]:
+        """The files, in the data folder, that a variant needs and that are not there."""
+        return list(self._missing(variant))
 
     def _missing(self, variant: Variant) -> Iterator[Path]:
         if not variant.scene.startswith("dummy"):

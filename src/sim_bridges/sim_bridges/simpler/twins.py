@@ -5,6 +5,7 @@ One environment on the CPU, as SIMPLER's; images by a GPU where PyTorch finds on
 
 from __future__ import annotations
 
+import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,9 +143,10 @@ def import_maniskill() -> Skills:
             import gymnasium
             import mani_skill.envs  # registers the twins
             import torch
-            from mani_skill import ASSET_DIR
+            from mani_skill import ASSET_DIR, logger
     except ImportError as problem:
         raise ConfigError(f"ManiSkill3 cannot be imported: {problem}; install it: pip install {PACKAGE}") from problem
+    logger.setLevel(logging.ERROR)  # it warns at every reset of how its own twins are made
     check_assets(Path(ASSET_DIR))
     return Skills(gymnasium, torch)
 
