@@ -4,8 +4,8 @@
 set -euo pipefail
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 simulator=(sapien==2.2.2 numpy==1.26.4 gymnasium==0.28.1 opencv-python-headless==4.11.0.86 scipy==1.17.1
-  transforms3d==0.4.2 trimesh==4.12.2 rtree==1.4.1 ruckig==0.19.4 tabulate gitpython==3.2.1 h5py tqdm pyyaml)
-project=(av matplotlib msgpack pydantic rich websockets)
+  transforms3d==0.4.2 trimesh==5.2.0 ruckig==0.19.4 imageio h5py tqdm)
+project=(av matplotlib msgpack pydantic pyyaml rich websockets)
 twins=(mani-skill==3.0.1)
 
 usage() {

@@ -1,8 +1,8 @@
 """SIMPLER_ROOT or ManiSkill3 in; steps per second of CPU time of the bare environment and of the bridge, in turns, out.
 
-`SIMPLER_ROOT=DIR VENV/bin/python eval/simpler/bridge_speed.py [--task TASK[/SET]] [--rounds 5] [--steps 20]`. Both render
-the policy's camera at every step; CPU time, because what else the machine does would otherwise count for one or the
-other. The bare environment renders as its own `step` does: also a second camera that no policy sees.
+`SIMPLER_ROOT=DIR VENV/bin/python eval/simpler/bridge_speed.py [--task TASK[/SET]] [--rounds 5] [--steps 20]`. Both
+render the policy's camera at every step; CPU time, because what else the machine does would otherwise count for one or
+the other. The bare environment renders as its own `step` does: also a second, small camera that no policy sees.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""SIMPLER_ROOT or ManiSkill3 in; versions, one step's time and a PNG of what the camera sees out. Exit code 0: it works.
+"""SIMPLER_ROOT or ManiSkill3 in; versions, a step's time and a PNG of what the camera sees out. Exit code 0: it works.
 
 `SIMPLER_ROOT=DIR VENV/bin/python eval/simpler/env_test.py [--task TASK[/SET]] [--output FILE.png]`, after
-`scripts/setup_simplerenv.sh --venv VENV DIR`; a task `…/twins` needs ManiSkill3 instead. `--list`: which tasks, sets and
-variants the checkout has the data for.
+`scripts/setup_simplerenv.sh --venv VENV DIR`; a task `…/twins` needs ManiSkill3 instead. `--list`: which tasks, sets
+and variants the checkout has the data for.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def main() -> int:
         return 1
     options.output.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(options.output), image[..., ::-1])
-    console.print(f'{options.task}: "{instruction}"; a step {times_ms[0]:.0f} ms, an image {times_ms[1]:.0f} ms; the tool '
-                  f"rose by {risen_m * 1e3:.0f} of {STEPS * RISE_M * 1e3:.0f} mm")
+    console.print(f'{options.task}: "{instruction}"; a step {times_ms[0]:.0f} ms, an image {times_ms[1]:.0f} ms; '
+                  f"the tool rose by {risen_m * 1e3:.0f} of {STEPS * RISE_M * 1e3:.0f} mm")
     console.print(f"picture: {options.output}")
     if risen_m < MOVED_M or image.std() < 1.0:
         console.print("[red]the arm did not follow or the picture is empty[/red]")

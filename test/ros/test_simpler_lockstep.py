@@ -45,7 +45,8 @@ class Played:
     """The nodes, a client that plays episodes through them, and the same policy in this process."""
 
     def __init__(self, spawn: Spawn, folder: Path) -> None:
-        bundle = write_bundle(folder / "bundle", "simpler_google", SENTENCES, action_chunk_size=ROWS, cameras=["overhead"])
+        bundle = write_bundle(folder / "bundle", "simpler_google", SENTENCES, action_chunk_size=ROWS,
+                              cameras=["overhead"])
         lockstep = ("-p", "pace:=lockstep", "-p", f"contract:={CONTRACT}", "-p", f"task:={CAN}")
         spawn([sys.executable, "-c", SIM_WITH_DOUBLE, "--ros-args", "-p", "sim:=simpler", *lockstep])
         spawn(guard_command(CONTRACT, "pace:=lockstep", "use_sim_time:=true"))

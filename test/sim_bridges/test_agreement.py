@@ -16,7 +16,7 @@ RATES = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_si
 
 
 def test_measures_of_a_small_example() -> None:
-    """a, b, c are 0.9, 0.5, 0.1 in reality; the simulator takes b for the best: only a and b are the wrong way round."""
+    """a, b, c are 0.9, 0.5, 0.1 in reality; the simulator takes b for the best: a and b are the wrong way round."""
     assert mean_maximum_rank_violation([0.4, 0.6, 0.0], [0.9, 0.5, 0.1]) == pytest.approx((0.4 + 0.4 + 0.0) / 3)
     assert pearson_correlation([0.0, 0.5, 1.0], [0.2, 0.4, 0.6]) == pytest.approx(1.0)
     assert pearson_correlation([1.0, 0.5, 0.0], [0.2, 0.4, 0.6]) == pytest.approx(-1.0)
@@ -97,7 +97,7 @@ def test_the_command_refuses_in_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     for words, arguments in (
             ("--sim rt-2: .*did you mean 'rt-1'", [f"rt-2={first}"]),
             ("named twice", [f"octo={first}", f"octo={first}"]),
-            ("got results of benchmark variant_aggregation, expected visual_matching", [f"octo={first}", f"rt-1={other}"]),
+            ("of benchmark variant_aggregation, expected visual_matching", [f"octo={first}", f"rt-1={other}"]),
             ("got no averages", [f"octo={tmp_path / 'none'}"])):
         with pytest.raises(SystemExit, match=f"^agreement: .*{words}"):
             run(monkeypatch, "--real", real, *(word for pair in arguments for word in ("--sim", pair)))

@@ -29,7 +29,8 @@ def test_an_unknown_name_names_the_nearest() -> None:
         make_sim("tabeltop", load_contract(find_contract("tabletop")))
 
 
-@pytest.mark.parametrize(("sim", "benchmark"), [(sim, name) for sim, entry in SIMS.items() for name in entry.benchmarks])
+@pytest.mark.parametrize(
+    ("sim", "benchmark"), [(sim, name) for sim, entry in SIMS.items() for name in entry.benchmarks])
 def test_every_benchmark_can_be_loaded(sim: str, benchmark: str) -> None:
     assert callable(find_benchmark(sim, benchmark).trials)
 

@@ -63,7 +63,7 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--robot", default=None, help="contract: a file or a name (default: the simulator's)")
     parser.add_argument("--tasks", default="all", help="all, or names separated by commas")
     parser.add_argument(
-        "--benchmark", default=None, help="play the simulator's published set of that name, as visual_matching of simpler"
+        "--benchmark", default=None, help="play a published set of the simulator's, as visual_matching of simpler"
     )
     count = parser.add_mutually_exclusive_group()
     count.add_argument("--episodes", type=_count, default=None, help="episodes in all, going round the tasks (10)")

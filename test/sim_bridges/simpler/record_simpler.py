@@ -1,7 +1,7 @@
 """SIMPLER_ROOT or ManiSkill3 in, simpler_genuine.json out: what the genuine environments are like.
 
-The double and the tests hold to it. `SIMPLER_ROOT=DIR SIMPLER_SHADER=ibl python record_simpler.py genuine` in SimplerEnv's
-environment records WidowX's and Google's, `python record_simpler.py twins` in ManiSkill3's the digital twin.
+The double and the tests hold to it. `SIMPLER_ROOT=DIR SIMPLER_SHADER=ibl python record_simpler.py genuine` in
+SimplerEnv's environment records WidowX's and Google's, `python record_simpler.py twins` in ManiSkill3's the twin.
 """
 
 from __future__ import annotations

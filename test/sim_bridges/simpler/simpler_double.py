@@ -70,7 +70,7 @@ class _Tensor(np.ndarray):
 
 
 class _Double:
-    """What both kinds share: a tool that goes where it is told, in the frame of a base that is turned by half a turn."""
+    """What both kinds share: a tool that goes where it is told, in the frame of a base turned by half a turn."""
 
     base = DoublePose([0.147, 0.028, 0.87], [0.0, 0.0, 0.0, 1.0])
 

@@ -23,7 +23,6 @@ from sim_bridges.simpler.addresses import find_scene
 from sim_bridges.simpler.protocol import AGGREGATION, CAMERAS, MATCHING, TASKS
 from sim_bridges.simpler.robots import GOOGLE, WIDOWX
 from sim_bridges.simpler.sim import SimplerSim
-from sim_bridges.simpler.world import open_world
 from vla_policy.contract import load_contract
 from vla_policy.errors import ConfigError
 from vla_policy.resources import find_contract

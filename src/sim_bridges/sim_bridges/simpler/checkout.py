@@ -16,6 +16,7 @@ HOW_TO_GET = ("git clone --recurse-submodules https://github.com/simpler-env/Sim
               "scripts/setup_simplerenv.sh --venv .venv-simpler DIR && export SIMPLER_ROOT=DIR")
 INSTEAD = "or play ManiSkill3's digital twins of WidowX's tasks: TASK/twins, --benchmark twins"
 _ENVIRONMENTS = "mani_skill2_real2sim/envs/custom_scenes/base_env.py"
+VISUALS = ("obj", "dae", "glb")
 _NAMED = 5  # so many of the missing files are named
 
 
@@ -48,7 +49,7 @@ class Checkout:
             yield from _absent(self.data, f"hab2_bench_assets/stages/{variant.scene}.glb")
         for model in variant.models:
             yield from _absent(self.data, f"custom/models/{model}/collision.obj")
-            if not any((self.data / f"custom/models/{model}/textured.{kind}").is_file() for kind in ("obj", "dae", "glb")):
+            if not any((self.data / f"custom/models/{model}/textured.{kind}").is_file() for kind in VISUALS):
                 yield Path(f"custom/models/{model}/textured.dae")
         if variant.station is not None:
             yield from _absent(self.data, f"custom/{variant.station}.urdf")
@@ -65,8 +66,8 @@ def find_checkout(environment: Mapping[str, str] = os.environ) -> Checkout:
     if root is None:
         real2sim = installed_root("mani_skill2_real2sim")
         if real2sim is None:
-            raise ConfigError(f"{ROOT_VARIABLE} is not set and no mani_skill2_real2sim is installed; get SimplerEnv and "
-                              f"name it: {HOW_TO_GET}; {INSTEAD}")
+            raise ConfigError(f"{ROOT_VARIABLE} is not set and no mani_skill2_real2sim is installed; get SimplerEnv "
+                              f"and name it: {HOW_TO_GET}; {INSTEAD}")
     else:
         real2sim = root / "ManiSkill2_real2sim"
         if not root.is_dir():

@@ -27,7 +27,8 @@ from vla_policy.types import Pose
 
 Vector = NDArray[np.float64]
 
-PACKAGES = "sapien==2.2.2 numpy==1.26.4 gymnasium==0.28.1 transforms3d trimesh ruckig scipy opencv-python-headless"
+PACKAGES = ("sapien==2.2.2 numpy==1.26.4 gymnasium==0.28.1 opencv-python-headless==4.11.0.86 scipy transforms3d "
+            "trimesh ruckig imageio h5py tqdm")
 BUILD_SEED = 2022  # what SIMPLER's environments seed themselves with when they are built
 SHADER_VARIABLE, SHADERS = "SIMPLER_SHADER", ("ibl", "rt")
 
@@ -177,8 +178,9 @@ def import_genuine(checkout: Checkout) -> Callable[..., Any]:
     except (ImportError, AttributeError) as problem:
         python = ".".join(map(str, sys.version_info[:2]))
         raise ConfigError(
-            f"ManiSkill2_real2sim cannot be imported on Python {python} with numpy {np.__version__}: {problem}; install "
-            f"what it needs: {setup} (pip install {PACKAGES}; SAPIEN 2 has wheels up to Python 3.11)") from problem
+            f"ManiSkill2_real2sim cannot be imported on Python {python} with numpy {np.__version__}: {problem}; "
+            f"install what it needs: {setup} (pip install {PACKAGES}; SAPIEN 2 has wheels up to Python 3.11)"
+        ) from problem
     if not mani_skill2_real2sim.envs.__file__.startswith(path):
         raise ConfigError(f"mani_skill2_real2sim: got {mani_skill2_real2sim.envs.__file__}, expected that of "
                           f"{checkout.real2sim}; another one was imported before")

@@ -97,6 +97,12 @@ def _coloured(first: Variant, names: Iterable[str] = tuple(COLOURS)) -> tuple[Va
     return tuple(replace(first, name=name, build={**first.build, "urdf_version": COLOURS[name]}) for name in names)
 
 
+def _turned(base: Variant, environment: str) -> tuple[Variant, ...]:
+    """The head, and the camera in it, looks further down or up."""
+    return tuple(replace(base, name=f"camera_{number}", environment=f"{environment}{suffix}InScene-v0")
+                 for number, suffix in ((1, ""), (2, "2")))
+
+
 def _photographed(starts: Iterable[Start], overlay: str) -> tuple[Start, ...]:
     return tuple(replace(start, overlay=overlay) for start in starts)
 
@@ -113,8 +119,7 @@ def _coke(name: str, orientation: str) -> Task:
     aggregation = _variants(base, {
         **TABLES, "distractors_few": {"environment": crowded, "models": few},
         "distractors_many": {"environment": crowded, "models": many, "distractor_config": "more"}, **ROOMS, **LIGHTS})
-    cameras = tuple(replace(base, name=f"camera_{number}", environment=environment) for number, environment in enumerate(
-        ("GraspSingleOpenedCokeCanAltGoogleCameraInScene-v0", "GraspSingleOpenedCokeCanAltGoogleCamera2InScene-v0"), 1))
+    cameras = _turned(base, "GraspSingleOpenedCokeCanAltGoogleCamera")
     matching = _coloured(replace(base, starts=_photographed(base.starts, "google_coke_can_real_eval_1.png")))
     return Task(name, GOOGLE, 80, {MATCHING: matching, AGGREGATION: aggregation, CAMERAS: cameras})
 
@@ -126,8 +131,7 @@ def _move_near() -> Task:
     baked = tuple(name if name in ("blue_plastic_bottle", "orange") else f"baked_{name}" for name in objects)
     starts = tuple(Start((0.35, 0.21, -0.09), layout=number) for number in range(60))
     base = Variant("base", "MoveNearGoogleInScene-v0", GOOGLE_BODY, ROOM, objects, starts)
-    cameras = tuple(replace(base, name=f"camera_{number}", environment=environment) for number, environment in enumerate(
-        ("MoveNearAltGoogleCameraInScene-v0", "MoveNearAltGoogleCamera2InScene-v0"), 1))
+    cameras = _turned(base, "MoveNearAltGoogleCamera")
     matching = _coloured(replace(base, environment="MoveNearGoogleBakedTexInScene-v0", models=baked,
                                  starts=_photographed(starts, "google_move_near_real_eval_1.png")))
     return Task("google_robot_move_near", GOOGLE, 80, {

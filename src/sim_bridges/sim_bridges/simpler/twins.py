@@ -141,7 +141,7 @@ def import_maniskill() -> Skills:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import gymnasium
-            import mani_skill.envs  # registers the twins
+            import mani_skill.envs  # noqa: F401 - registers the twins
             import torch
             from mani_skill import ASSET_DIR, logger
     except ImportError as problem:

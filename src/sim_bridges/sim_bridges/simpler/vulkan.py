@@ -11,8 +11,8 @@ from contextlib import suppress
 from vla_policy.errors import ConfigError
 
 WHAT_TO_INSTALL = (
-    "install a driver: NVIDIA's own, or for rendering on the CPU Mesa's lavapipe of version 25 or newer (Debian 12: apt "
-    "install -t bookworm-backports mesa-vulkan-drivers libvulkan1; bookworm's own 22.3 is too old)")
+    "install a driver: NVIDIA's own, or for rendering on the CPU Mesa's lavapipe of version 25 or newer (Debian 12: "
+    "apt install -t bookworm-backports mesa-vulkan-drivers libvulkan1; bookworm's own 22.3 is too old)")
 LIBRARIES = ("libvulkan.so.1", "libvulkan.so")
 _INSTANCE_CREATE_INFO = 1  # VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO
 
@@ -46,6 +46,6 @@ def check_vulkan(libraries: tuple[str, ...] = LIBRARIES) -> None:
 def explain(problem: RuntimeError) -> ConfigError:
     """What SAPIEN says when it cannot render, in words that help."""
     if "ExtensionNotPresent" in str(problem):
-        return ConfigError(f"Vulkan: the driver lacks an extension that SAPIEN asks for ({problem}); lavapipe lacks one "
-                           "of SAPIEN 2: scripts/setup_simplerenv.sh --cpu DIR puts a driver before it that does not")
+        return ConfigError(f"Vulkan: the driver lacks an extension that SAPIEN asks for ({problem}); lavapipe lacks "
+                           "one of SAPIEN 2's: scripts/setup_simplerenv.sh --cpu puts a driver before it that has it")
     return ConfigError(f"SAPIEN could not render: {problem}; {WHAT_TO_INSTALL}")

@@ -1,4 +1,4 @@
-"""What the bridge needs of a simulator of SIMPLER's tasks, genuine or twin; the right one is opened when it is asked for."""
+"""A robot and a set in, the simulator that plays it out: what the bridge needs of one, and which is opened when."""
 
 from __future__ import annotations
 
