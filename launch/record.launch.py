@@ -16,10 +16,10 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from vla_policy.errors import ConfigError
 from vla_policy.resources import find_contract, find_policy, is_server
-from vla_policy_node.launch_actions import HEADLESS, check_arguments, console, image_transport, include
+from vla_policy_node.launch_actions import HEADLESS, SIMS, check_arguments, console, image_transport, include
 
 ARGUMENTS = {
-    "sim": ("tabletop", "simulator: tabletop, calvin, or none for a real robot"),
+    "sim": ("tabletop", "simulator: tabletop, calvin, simpler, or none for a real robot"),
     "robot": ("", "robot contract: a name in config/robots or a file (default: the simulator's)"),
     "task": ("", "scene of the simulator (default: its first task)"),
     "seed": ("0", "seed of the first scene"),
@@ -34,7 +34,6 @@ ARGUMENTS = {
     "min_free_mb": ("1024", "space on the disk that an episode needs to begin [MB]"),
     "headless": ("auto", "true: no window; false: open the console; auto: open it where there is a screen"),
 }
-SIMS = ("tabletop", "calvin", "none")
 DEVICES = ("joy", "keyboard", "spacemouse", "leader", "none")
 COMPRESSIONS = ("none", "zstd")
 

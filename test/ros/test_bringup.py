@@ -88,7 +88,9 @@ def assert_all_end(nodes: dict[str, psutil.Process]) -> None:
     ("arguments", "words"),
     [
         (["epsodes:=3"], ["unknown launch argument 'epsodes'", "did you mean 'episodes'", "instruction"]),
-        (["sim:=nonsense"], ["sim:=nonsense", "known: tabletop, calvin, none"]),
+        (["sim:=nonsense"], ["sim:=nonsense", "known: tabletop, calvin, simpler, none"]),
+        (["sim:=simpler", "robot:="], ["got tasks 'all'", "robot simpler_google or simpler_widowx"]),
+        (["sim_python:=/no/python"], ["sim_python:=/no/python: no such program", "VENV/bin/python"]),
         (["pace:=locksteep"], ["pace:=locksteep", "did you mean 'lockstep'"]),
         (["episodes:=x"], ["episodes:=x", "whole number"]),
         (["sim:=none", "robot:="], ["sim:=none needs robot:=NAME"]),

@@ -58,7 +58,7 @@ def test_an_unknown_task_is_refused_by_name() -> None:
 
 def test_defaults_play_unseen_seeds_in_process() -> None:
     options = parse_arguments([])
-    assert (options.over, options.seed, options.episodes, options.per_task) == ("process", UNSEEN_SEED, 10, None)
+    assert (options.over, options.seed, options.episodes, options.per_task) == ("process", UNSEEN_SEED, None, None)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,22 @@ class EpisodeResult:
     start_ns: int = 0
     setting: str = ""
     recording: str = ""
+
+
+def joined(parts: Sequence[EpisodeResult]) -> EpisodeResult:
+    """One episode of the instructions that it was played in, in order; the last one says how it ended."""
+    if len(parts) == 1:
+        return parts[0]
+    steps, wall_s = sum(part.steps for part in parts), sum(part.wall_s for part in parts)
+    shares = [part.on_time for part in parts if part.on_time is not None]
+    stages = dict.fromkeys(stage for part in parts for stage in part.latencies_ms)
+    return replace(
+        parts[-1], instruction="; ".join(part.instruction for part in parts), steps=steps, wall_s=wall_s,
+        control_rate_hz=steps / wall_s, commands=np.concatenate([part.commands for part in parts]),
+        requested=np.concatenate([part.requested for part in parts]),
+        latencies_ms={stage: [value for part in parts for value in part.latencies_ms.get(stage, ())]
+                      for stage in stages},
+        on_time=float(np.mean(shares)) if shares else None, start_ns=parts[0].start_ns)
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from vla_policy.errors import ConfigError, nearest
 
 VARIABLE = "FASTDDS_DEFAULT_PROFILES_FILE"
 VARIABLE_IN_JAZZY = "FASTRTPS_DEFAULT_PROFILES_FILE"  # Fast DDS 2 knows this name alone, Fast DDS 3 warns of it
+SIMS = ("tabletop", "calvin", "simpler", "none")  # none: a real robot
 HEADLESS = ("auto", "true", "false")
 
 

@@ -24,13 +24,14 @@ from vla_policy.types import NS_PER_S, Observation
 class PlayerSpec:
     """All that a player is built from; travels to worker processes.
 
-    control: of `evaluation.controls`, or None. films: folder for films of failures, or None.
+    time_limit_s: of each instruction, or None: what the sim says. control: of `evaluation.controls`, or None.
+    films: folder for films of failures, or None.
     """
 
     sim: str
     contract: RobotContract
     policy: str
-    time_limit_s: float
+    time_limit_s: float | None
     control: str | None = None
     films: Path | None = None
 

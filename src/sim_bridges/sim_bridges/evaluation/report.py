@@ -111,6 +111,8 @@ class Report:
             self._console.print(_share_table("setting", found["settings"]))
             self._console.print(_plain_table(*cross_table(found)))
         self._console.print(_table(summary))
+        if "averages" in found:
+            self._console.print(_average_table(run["benchmark"], found["averages"]))
         for path in {p for p in (self._summary, self._output and self._output / "summary.json") if p}:
             path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         if self._output is not None and episodes:
@@ -162,6 +164,15 @@ def _plain_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[st
         table.add_column(heading, justify="left" if heading == headings[0] else "right")
     for row in rows:
         table.add_row(*row)
+    return table
+
+
+def _average_table(benchmark: str, averages: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(title=f"Averages of {benchmark}", title_justify="left")
+    for heading in ("average", "success", "of rates"):
+        table.add_column(heading, justify="left" if heading == "average" else "right")
+    for row in averages:
+        table.add_row(row["name"], f"{100 * row['success_rate']:.1f} %", str(row["of"]))
     return table
 
 

@@ -7,10 +7,12 @@ import hashlib
 import html
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sim_bridges.chains import summarise_chains
+from sim_bridges.evaluation.benchmarks import find_benchmark
 from sim_bridges.evaluation.trials import CHAIN, TrialResult
 from sim_bridges.results import EpisodeResult, summarise, where_from
 
@@ -25,8 +27,14 @@ def results(run: Mapping[str, Any], trials: Sequence[TrialResult]) -> dict[str, 
     episodes = [episode for trial in trials for episode in trial.episodes]
     summary = {key: value for key, value in summarise(episodes).items() if key not in TIMED}
     summary["rows"] = [_row(episode) for episode in episodes]
+    found = {"run": dict(run), **summary}
     chains = [trial.chain for trial in trials if trial.trial.task == CHAIN]
-    return {"run": dict(run), **summary, **({"chains": summarise_chains(chains)} if chains else {})}
+    if chains:
+        found["chains"] = summarise_chains(chains)
+    if run.get("benchmark"):
+        rates = {row["task"]: row["success_rate"] for row in summary["tasks"]}
+        found["averages"] = [asdict(one) for one in find_benchmark(run["sim"], run["benchmark"]).averages(rates)]
+    return found
 
 
 def write_report(folder: Path, found: Mapping[str, Any]) -> None:
@@ -76,6 +84,9 @@ def _tables(found: Mapping[str, Any]) -> list[Table]:
                 rows,
             )
         )
+    if "averages" in found:
+        rows = [[row["name"], _percent(row["success_rate"]), str(row["of"])] for row in found["averages"]]
+        tables.append((f"Averages of {found['run']['benchmark']}", ["average", "share", "of rates"], rows))
     if "settings" in found:
         rows = [[row["setting"], *shares(row)] for row in found["settings"]]
         tables.append(("Settings", ["setting", *SHARES], rows))
