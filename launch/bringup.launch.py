@@ -23,7 +23,8 @@ ARGUMENTS = {
     "policy": ("tabletop", "bundle (the name of a shipped one or a folder), or ws://HOST:PORT of a policy server"),
     "pace": ("lockstep", "lockstep: sim time waits for each command; realtime: as a robot"),
     "device": ("auto", "auto, cpu or cuda"),
-    "dtype": ("float32", "the model's numbers: float32 or bfloat16"),
+    "dtype": ("float32", "the model's numbers: float32, bfloat16, int8 or fp8"),
+    "engine": ("eager", "how the model is run: eager, compile or graph"),
     "instruction": ("", "follow this instruction instead of playing episodes"),
     "task": ("", "first scene of the simulator (default: its first task)"),
     "episodes": ("", "episodes to play, then end; 0: stay up (default: 10, or 0 with an instruction or a robot)"),
@@ -34,6 +35,7 @@ ARGUMENTS = {
     "summary": ("", "a further file for summary.json"),
 }
 PACES = ("lockstep", "realtime")
+ENGINES = ("eager", "compile", "graph")
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -53,7 +55,7 @@ def bring_up(context: LaunchContext) -> list:
     bundle = given["policy"] if is_server(given["policy"]) else str(find_policy(given["policy"]))
     policy = include("policy", contract=contract, bundle=bundle, pace=pace,
                      use_sim_time=str(pace == "lockstep").lower(), device=given["device"], dtype=given["dtype"],
-                     instruction=given["instruction"])
+                     engine=given["engine"], instruction=given["instruction"])
     shared = [policy, *console(context, given["headless"], contract)]
     if on_robot:
         return shared
@@ -70,7 +72,7 @@ def sim_contract(given: dict[str, str]) -> Path:
 
 def check(given: dict[str, str], all_configurations: dict[str, str]) -> None:
     """Raises: ConfigError naming the argument, what it got, and what it takes."""
-    choices = {"sim": SIMS, "pace": PACES, "headless": HEADLESS}
+    choices = {"sim": SIMS, "pace": PACES, "headless": HEADLESS, "engine": ENGINES}
     check_arguments(given, all_configurations, choices, numbers=("episodes", "seed"))
     if given["sim_python"] and not os.access(os.path.expanduser(given["sim_python"]), os.X_OK):
         raise ConfigError(f"sim_python:={given['sim_python']}: no such program; expected a Python, as VENV/bin/python")

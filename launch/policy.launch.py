@@ -27,7 +27,11 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("use_sim_time", default_value="false", choices=["true", "false"],
                               description="take time from /clock"),
         DeclareLaunchArgument("device", default_value="auto", description="auto, cpu or cuda"),
-        DeclareLaunchArgument("dtype", default_value="float32", description="float32 or bfloat16"),
+        DeclareLaunchArgument("dtype", default_value="float32", description="float32, bfloat16, int8 or fp8"),
+        DeclareLaunchArgument("engine", default_value="eager", choices=["eager", "compile", "graph"],
+                              description="how the model is run; see docs/speed.md"),
+        DeclareLaunchArgument("resize", default_value="host", choices=["host", "device"],
+                              description="where images are made square; device only with engines on a GPU"),
         DeclareLaunchArgument("instruction", default_value="", description="follow this once the policy is active"),
         image_transport(),
         include("guard", **{name: LaunchConfiguration(name) for name in ("contract", "pace", "use_sim_time")}),
@@ -41,7 +45,8 @@ def policy_node() -> Node:
     return Node(package="vla_policy", executable="policy_node", name="policy_node", output="screen",
                 parameters=[{"contract": LaunchConfiguration("contract"), "bundle": LaunchConfiguration("bundle"),
                              "pace": LaunchConfiguration("pace"), "device": LaunchConfiguration("device"),
-                             "dtype": LaunchConfiguration("dtype"),
+                             "dtype": LaunchConfiguration("dtype"), "engine": LaunchConfiguration("engine"),
+                             "resize": LaunchConfiguration("resize"),
                              "instruction": ParameterValue(LaunchConfiguration("instruction"), value_type=str),
                              "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}])
 

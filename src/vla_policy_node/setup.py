@@ -31,12 +31,14 @@ setup(
     install_requires=["huggingface-hub", "msgpack", "numpy", "opencv-python-headless", "pillow", "psutil",
                       "pydantic>=2", "pyyaml", "rich", "rosbags", "safetensors", "tokenizers", "torch", "transformers>=5",
                       "websockets>=15"],
+    extras_require={"plot": ["matplotlib"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (str(SHARE), ["package.xml"]),
         *shared_files(),
     ],
     entry_points={"console_scripts": [
+        "bench = vla_policy.bench.command:main",
         "bench_recorder = vla_policy_node.bench_recorder:main",
         "console = vla_policy_node.console:main",
         "policy_node = vla_policy_node.policy_node:main",

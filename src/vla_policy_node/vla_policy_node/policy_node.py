@@ -75,6 +75,8 @@ class PolicyNode(LifecycleNode):
         self.declare_parameter("bundle", "")
         self.declare_parameter("device", "auto")
         self.declare_parameter("dtype", "float32")
+        self.declare_parameter("engine", "eager")
+        self.declare_parameter("resize", "host")
         self.declare_parameter("pace", "realtime")
         self.declare_parameter("instruction", "")
         self.declare_parameter("observation_timeout_s", 0.0)  # 0: the pace's own
@@ -178,8 +180,9 @@ class PolicyNode(LifecycleNode):
         from vla_policy.policy import Policy  # torch takes seconds to import; by now signals are heard
 
         policy = Policy.load(bundle, device=self._text("device"), robot=self._contract,
-                             dtype=self._text("dtype"))
+                             dtype=self._text("dtype"), engine=self._text("engine"), resize=self._text("resize"))
         policy.warm_up()
+        self.get_logger().info(f"engine {policy.engine_in_words}")
         return policy
 
     def _tear_down(self) -> None:

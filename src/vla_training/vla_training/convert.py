@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from vla_policy.errors import DataError, VlaError
+from vla_policy.provenance import provenance
 from vla_training.console import refuse
 from vla_training.datasets.lerobot.from_source import Conversion, Outcome, convert, plan_conversion
 from vla_training.datasets.registry import READERS, open_source
-from vla_training.provenance import provenance
 
 LISTED = 10  # of what was left out, in the terminal; the file has all
 INTERRUPTED = 130

@@ -16,12 +16,14 @@ import ssl
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Console
 
 from vla_policy.chance import RANDOM, RandomPolicy
 from vla_policy.checkpoint import load_bundle
 from vla_policy.contract import ActionKind, load_contract
+from vla_policy.engine import EngineMode, NumberType
 from vla_policy.errors import ConfigError, VlaError
 from vla_policy.policy import Policy
 from vla_policy.remote.client import TOKEN_VARIABLE
@@ -51,12 +53,9 @@ def make_server(options: argparse.Namespace) -> PolicyServer:
 def _of_bundle(options: argparse.Namespace, convention: Convention) -> MakeSession:
     bundle = load_bundle(find_policy(options.bundle))
     robot = load_contract(find_contract(options.robot)) if options.robot else bundle.contract
-
-    def policy() -> Policy:
-        return Policy(bundle, options.device, robot, options.dtype)
-
-    policy().warm_up()
-    return lambda: Session(policy(), robot, convention, bundle.state_normalizer is not None)
+    first = Policy(bundle, options.device, robot, options.dtype, options.engine)
+    first.warm_up()
+    return lambda: Session(first.sibling(), robot, convention, bundle.state_normalizer is not None)
 
 
 def _chance(options: argparse.Namespace, convention: Convention) -> MakeSession:
@@ -95,7 +94,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--dtype", default="float32", choices=get_args(NumberType))
+    parser.add_argument("--engine", default="eager", choices=get_args(EngineMode), help="how the model is run")
     parser.add_argument("--clients", type=int, default=16, help="most clients at once")
     parser.add_argument(
         "--convention", type=Path, help="YAML: how clients that take single rows write actions (see convention.py)"

@@ -95,6 +95,11 @@ class ActionHead(nn.Module, ABC):
         """`forward` on what the rest of the model says."""
         return self(reading.feature)
 
+    def newest(self, reading: Reading) -> tuple[Tensor, Tensor | None]:
+        """The part of `decode` that serving needs: arm (B, K, A) and gripper logits (B, K) of the newest frame."""
+        arm_BWKA, gripper_BWK = self.decode(reading)
+        return arm_BWKA[:, -1], None if gripper_BWK is None else gripper_BWK[:, -1]
+
     def loss(self, reading: Reading, targets: ActionTargets, weights: LossWeights) -> dict[str, LossPart]:
         """The parts of the loss, not weighed: `pose`, and `gripper` where there is one."""
         arm_BWKA, gripper_BWK = self.decode(reading)

@@ -67,7 +67,15 @@ class GenerativeHead(ActionHead):
 
     def forward(self, features_BWD: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, W, D) -> sampled arm (B, W, K, A) and gripper logits (B, W, K) or None."""
-        features_BWD = self.past(features_BWD)
+        return self._act(self.past(features_BWD))
+
+    def newest(self, reading: Reading) -> tuple[Tensor, Tensor | None]:
+        """Arm (B, K, A) and gripper logits (B, K) of the newest frame: noise is turned into no other one's actions."""
+        arm_B1KA, gripper_B1K = self._act(self.past(reading.feature)[:, -1:])
+        return arm_B1KA[:, 0], None if gripper_B1K is None else gripper_B1K[:, 0]
+
+    def _act(self, features_BWD: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The same from features that know the past."""
         arm_BWKA = self.rows(self.sample(features_BWD))
         return arm_BWKA, None if self.gripper is None else self.gripper(features_BWD).float()
 
