@@ -13,6 +13,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch_ros.actions import Node
 
 from vla_policy.errors import ConfigError
+from vla_policy.execution import Execution
 from vla_policy.resources import find_contract, find_policy, find_sim_contract, is_server
 from vla_policy_node.launch_actions import HEADLESS, SIMS, check_arguments, console, image_transport, include
 
@@ -22,6 +23,7 @@ ARGUMENTS = {
     "robot": ("", "robot contract: a name in config/robots or a file (default: the simulator's, or its task's)"),
     "policy": ("tabletop", "bundle (the name of a shipped one or a folder), or ws://HOST:PORT of a policy server"),
     "pace": ("lockstep", "lockstep: sim time waits for each command; realtime: as a robot"),
+    "execution": ("async", "while the policy computes: blocking, async, ensemble or rtc (docs/execution.md)"),
     "device": ("auto", "auto, cpu or cuda"),
     "dtype": ("float32", "the model's numbers: float32, bfloat16, int8 or fp8"),
     "engine": ("eager", "how the model is run: eager, compile or graph"),
@@ -55,7 +57,7 @@ def bring_up(context: LaunchContext) -> list:
     bundle = given["policy"] if is_server(given["policy"]) else str(find_policy(given["policy"]))
     policy = include("policy", contract=contract, bundle=bundle, pace=pace,
                      use_sim_time=str(pace == "lockstep").lower(), device=given["device"], dtype=given["dtype"],
-                     engine=given["engine"], instruction=given["instruction"])
+                     engine=given["engine"], execution=given["execution"], instruction=given["instruction"])
     shared = [policy, *console(context, given["headless"], contract)]
     if on_robot:
         return shared
@@ -72,7 +74,7 @@ def sim_contract(given: dict[str, str]) -> Path:
 
 def check(given: dict[str, str], all_configurations: dict[str, str]) -> None:
     """Raises: ConfigError naming the argument, what it got, and what it takes."""
-    choices = {"sim": SIMS, "pace": PACES, "headless": HEADLESS, "engine": ENGINES}
+    choices = {"sim": SIMS, "pace": PACES, "execution": tuple(Execution), "headless": HEADLESS, "engine": ENGINES}
     check_arguments(given, all_configurations, choices, numbers=("episodes", "seed"))
     if given["sim_python"] and not os.access(os.path.expanduser(given["sim_python"]), os.X_OK):
         raise ConfigError(f"sim_python:={given['sim_python']}: no such program; expected a Python, as VENV/bin/python")

@@ -29,9 +29,9 @@ setup(
     packages=find_packages(include=["vla_policy", "vla_policy.*", "vla_policy_node", "vla_policy_node.*"]),
     python_requires=">=3.11,<3.14",
     install_requires=["huggingface-hub", "msgpack", "numpy", "opencv-python-headless", "pillow", "psutil",
-                      "pydantic>=2", "pyyaml", "rich", "rosbags", "safetensors", "tokenizers", "torch", "transformers>=5",
-                      "websockets>=15"],
-    extras_require={"plot": ["matplotlib"]},
+                      "pydantic>=2", "pyyaml", "rich", "rosbags", "safetensors", "tokenizers", "torch",
+                      "transformers>=5", "websockets>=15"],
+    extras_require={"plot": ["matplotlib"], "ray": ["ray[serve]"]},  # plots of bench; a policy server on a cluster
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (str(SHARE), ["package.xml"]),
@@ -47,6 +47,7 @@ setup(
         "recover_episode = vla_policy.recorder.recover:main",
         "teleop_node = vla_policy_node.teleop_node:main",
         "serve = vla_policy.remote.serve:main",
+        "bench_node = vla_policy_node.bench_node:main",
         "transport_check = vla_policy_node.transport_check:main",
     ]},
     zip_safe=False,

@@ -12,6 +12,7 @@ from make_bags import Motion, record_episode, tabletop
 from rclpy.serialization import deserialize_message
 from rosbags.rosbag2 import Reader
 
+from vla_policy.execution import PacedPolicy
 from vla_policy.run import PolicyRun, RunRequest
 from vla_policy.types import NS_PER_S, Observation
 from vla_policy_node.observation_streams import ObservationStreams
@@ -84,7 +85,8 @@ def watch(path: Path) -> list[Observation]:
 
     streams = ObservationStreams(node, CONTRACT, Pace.REALTIME, poll)
     request = RunRequest(1, "push the button", not_before_ns=5 * NS_PER_S)
-    run = PolicyRun(request, watcher, streams.buffer, streams.decode, CONTRACT.cameras, CONTRACT.action_dt_ns // 2, 1.0)
+    paced = PacedPolicy(watcher, CONTRACT, slack_ns=CONTRACT.action_dt_ns // 2)
+    run = PolicyRun(request, paced, streams.buffer, streams.decode, CONTRACT.cameras, 1.0)
     run.begin()
     with Reader(path) as bag:
         for connection, received_ns, raw in bag.messages():

@@ -25,9 +25,12 @@ from sim_bridges.evaluation.store import ResultStore, in_order
 from sim_bridges.evaluation.trials import CHAIN, Trial, TrialResult, chain_trials, episode_trials
 from sim_bridges.registry import SIMS, find_sim, make_sim
 from sim_bridges.results import EpisodeResult
+from sim_bridges.rollout import LOCKSTEP, Timing
 from vla_policy.contract import RobotContract, load_contract
 from vla_policy.errors import VlaError
+from vla_policy.execution import Execution
 from vla_policy.resources import find_contract, find_sim_contract
+from vla_policy.types import seconds_to_ns
 
 EPISODES = 10  # where nobody says how many
 
@@ -48,8 +51,10 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         parser.error(
             "--films needs a folder and the policy in a process of its own: add --output DIR, leave out --over ros"
         )
-    if options.over == "ros" and (options.ray or options.workers > 1 or options.control):
-        parser.error("--ray, --workers and --control are of --over process; over ROS the running nodes play")
+    own = options.ray or options.workers > 1 or options.control or options.inference_delay or options.execution
+    if options.over == "ros" and own:
+        parser.error("--ray, --workers, --control, --execution and --inference-delay are of --over process; over ROS "
+                     "the running nodes play")
     return options
 
 
@@ -82,6 +87,13 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--control", default=None, choices=sorted(CONTROLS), help="show grey images, or say swapped words"
+    )
+    parser.add_argument(
+        "--execution", default=None, choices=[str(mode) for mode in Execution],
+        help="what the robot does while the policy computes (default: async)"
+    )
+    parser.add_argument(
+        "--inference-delay", type=_delay, default=0.0, metavar="S", help="sim time that every inference takes [s]"
     )
     parser.add_argument(
         "--split", default=None, help="what the policy was trained on, for the report, as ABC-D of CALVIN"
@@ -159,7 +171,20 @@ def _run(options: argparse.Namespace, contract: RobotContract) -> dict[str, Any]
         "first_seed": options.seed,
         "time_limit_s": options.time_limit,
         "pace": options.pace if options.over == "ros" else "lockstep",
+        **_timing_words(options),
     }
+
+
+def _timing_words(options: argparse.Namespace) -> dict[str, Any]:
+    """Execution mode and delay, where they are not the usual ones."""
+    timing = _timing(options)
+    if timing == LOCKSTEP:
+        return {}
+    return {"execution": str(timing.execution), "inference_delay_s": options.inference_delay}
+
+
+def _timing(options: argparse.Namespace) -> Timing:
+    return Timing(Execution(options.execution or Execution.ASYNC), seconds_to_ns(options.inference_delay))
 
 
 def _play(
@@ -168,7 +193,9 @@ def _play(
     if options.over == "ros":
         return _over_ros(options, contract, trials, report, stack)
     films = options.output / "failures" if options.films else None
-    spec = PlayerSpec(options.sim, contract, options.policy, options.time_limit, options.control, films)
+    spec = PlayerSpec(
+        options.sim, contract, options.policy, options.time_limit, options.control, films, _timing(options)
+    )
     if options.ray is not None:
         return play_on_ray(spec, trials, options.ray, options.workers)
     if options.workers > 1:
@@ -217,6 +244,10 @@ def _seconds(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"got {value}, expected seconds above 0")
     return value
+
+
+def _delay(text: str) -> float:
+    return 0.0 if float(text) == 0 else _seconds(text)
 
 
 def main() -> None:

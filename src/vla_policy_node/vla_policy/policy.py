@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from vla_policy.action.codec import ActionCodec
 from vla_policy.checkpoint import Bundle, check_fits, load_bundle
 from vla_policy.contract import RobotContract
-from vla_policy.engine import Engine, choose_device
+from vla_policy.engine import Engine, Goal, choose_device
 from vla_policy.engine.options import engine_options
 from vla_policy.errors import InstructionError, ObservationError, VlaError
 from vla_policy.observation.proprioception import proprioception
 from vla_policy.observation.resize import resize_image
-from vla_policy.types import ActionChunk, Observation, Pose
+from vla_policy.types import ActionChunk, InFlight, Observation, Pose
 
 WARM_UP_STEPS = 3
 
@@ -71,6 +71,16 @@ class Policy:
         return self.config.cameras
 
     @property
+    def action_head(self) -> str:
+        """Name of the action head."""
+        return self.config.action_head
+
+    @property
+    def continues_chunks(self) -> bool:
+        """Whether `step` can go on from a chunk in flight."""
+        return self.bundle.model.head.inpaints
+
+    @property
     def engine_in_words(self) -> str:
         """Device, number type and how the parts of the model run, for a log."""
         parts = ", ".join(f"{part} {mode}" for part, mode in self.engine.modes.items())
@@ -92,14 +102,15 @@ class Policy:
         self._gripper = None
         self._instruction = instruction
 
-    def step(self, observation: Observation, run_id: int = 1) -> ActionChunk:
+    def step(self, observation: Observation, run_id: int = 1, in_flight: InFlight | None = None) -> ActionChunk:
         """The actions to take from this observation on, `execute_rows` of them until the next step.
 
-        The frame is encoded once and joins the last `history_length` ones, on which the head acts.
+        The frame is encoded once and joins the last `history_length` ones, on which the head acts. in_flight: rows that
+        the chunk goes on from, where it `continues_chunks`; the frozen ones are its first rows.
         Raises: InstructionError before a reset, ObservationError for a wrong observation, ActionError for a
         wrong output, EngineError where the device's memory runs out.
         """
-        outcome = step_together([self], [observation], [run_id])[0]
+        outcome = step_together([self], [observation], [run_id], [in_flight])[0]
         if isinstance(outcome, VlaError):
             raise outcome
         return outcome
@@ -111,12 +122,15 @@ class Policy:
         Raises: ConfigError for a window longer than the model's positions, EngineError where the device's memory
         does not last.
         """
+        under_way = InFlight(np.zeros((1, len(self.contract.action_names))), 1)
         seen, many = self._blank_observation(), [self, *(self.sibling() for _ in range(max(robots) - 1))]
         for count in robots:
             for policy in many[:count]:
                 policy._begin_warm_up()
             for _ in range(self.config.history_length + WARM_UP_STEPS):
                 step_together(many[:count], [seen] * count)
+            if self.continues_chunks:
+                step_together(many[:count], [seen] * count, None, [under_way] * count)
         self.engine.forget(self._session)
         self._gripper, self._instruction = None, ""
 
@@ -131,11 +145,24 @@ class Policy:
         return self._images(observation), self._state(observation)
 
     def _finish(self, arm: NDArray[np.float32], gripper_logits: NDArray[np.float32] | None,
-                observation: Observation, run_id: int) -> ActionChunk:
-        values = self._codec.decode(arm, gripper_logits, self._gripper)
+                observation: Observation, run_id: int, in_flight: InFlight | None) -> ActionChunk:
+        values = self._values(arm, gripper_logits, in_flight)
         if self._codec.has_gripper:
             self._gripper = float(values[self.execute_rows - 1, -1])
         return ActionChunk(observation.stamp_ns, self.contract.action_dt_ns, values, self.execute_rows, run_id)
+
+    def _goal(self, in_flight: InFlight | None) -> Goal | None:
+        return None if in_flight is None else Goal(self._codec.encode(in_flight.values)[0], in_flight.frozen)
+
+    def _values(self, arm: NDArray[np.float32], gripper_logits: NDArray[np.float32] | None,
+                in_flight: InFlight | None) -> NDArray[np.float64]:
+        """The chunk in contract units, (K, A); frozen rows are those in flight, their gripper too."""
+        if in_flight is None:
+            return self._codec.decode(arm, gripper_logits, self._gripper)
+        frozen = in_flight.values[: min(in_flight.frozen, len(arm))]
+        count, gripper = len(frozen), float(frozen[-1, -1]) if self._codec.has_gripper else None
+        logits = None if gripper_logits is None else gripper_logits[count:]
+        return np.vstack([frozen, self._codec.decode(arm[count:], logits, gripper)])
 
     def _images(self, observation: Observation) -> list[NDArray[np.uint8]]:
         """uint8 (S, S, 3) of each of the model's cameras, or as they came where the device resizes them."""
@@ -165,8 +192,10 @@ class Policy:
 
 
 def step_together(policies: Sequence[Policy], observations: Sequence[Observation],
-                  run_ids: Sequence[int] | None = None) -> list[ActionChunk | VlaError]:
-    """Steps of several robots in one batch; `policies` are siblings, each with its own observation and run.
+                  run_ids: Sequence[int] | None = None,
+                  in_flight: Sequence[InFlight | None] | None = None) -> list[ActionChunk | VlaError]:
+    """Steps of several robots in one batch; `policies` are siblings, each with its own observation, run, and rows that
+    its chunk goes on from.
 
     The chunks are those of single steps up to the rounding of another order of sums. A robot whose observation or
     output is wrong gets the error in its chunk's place, and the others go on. `timings` are those of the batch.
@@ -175,6 +204,7 @@ def step_together(policies: Sequence[Policy], observations: Sequence[Observation
     engine = policies[0].engine
     assert all(policy.engine is engine for policy in policies), "only siblings step together"
     started = perf_counter()
+    run_ids, in_flight = run_ids or [1] * len(policies), in_flight or [None] * len(policies)
     outcomes: list[Any] = [_or_error(policy._prepare, seen)
                            for policy, seen in zip(policies, observations, strict=True)]
     going = [index for index, outcome in enumerate(outcomes) if not isinstance(outcome, VlaError)]
@@ -182,12 +212,13 @@ def step_together(policies: Sequence[Policy], observations: Sequence[Observation
         return outcomes
     prepared = perf_counter()
     actions = engine.step([policies[index]._session for index in going], [outcomes[index][0] for index in going],
-                          [outcomes[index][1] for index in going])
+                          [outcomes[index][1] for index in going],
+                          [policies[index]._goal(in_flight[index]) for index in going])
     computed = perf_counter()
     for row, index in enumerate(going):
         gripper = None if actions.gripper is None else actions.gripper[row]
         outcomes[index] = _or_error(policies[index]._finish, actions.arm[row], gripper, observations[index],
-                                    run_ids[index] if run_ids else 1)
+                                    run_ids[index], in_flight[index])
     done = perf_counter()
     for index in going:
         policies[index].timings = {"preprocess": 1e3 * (prepared - started), "model": 1e3 * (computed - prepared),

@@ -8,6 +8,7 @@ from vla_policy.engine.engine import Actions, Engine
 from vla_policy.engine.options import EngineMode, EngineOptions, NumberType, Resize, choose_device
 from vla_policy.engine.runners import Fallback
 from vla_policy.engine.session import Session
+from vla_policy.model.heads.inpainting import Goal
 
-__all__ = ["Actions", "Engine", "EngineMode", "EngineOptions", "Fallback", "NumberType", "Resize", "Session",
+__all__ = ["Actions", "Engine", "EngineMode", "EngineOptions", "Fallback", "Goal", "NumberType", "Resize", "Session",
            "choose_device"]

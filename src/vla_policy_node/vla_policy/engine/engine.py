@@ -27,6 +27,7 @@ from vla_policy.engine.runners import CompiledLayers, Fallback, Runner
 from vla_policy.engine.session import Session, join_texts, join_windows
 from vla_policy.engine.transfer import Transfer
 from vla_policy.errors import EngineError, ObservationError
+from vla_policy.model.heads.inpainting import Goal, Inpainting
 from vla_policy.model.vla import VLAModel
 from vla_policy.observation.device_resize import DeviceResize
 
@@ -108,32 +109,47 @@ class Engine:
         session.ring.clear()
 
     def step(self, sessions: Sequence[Session], images: Sequence[Images],
-             states: Sequence[NDArray[np.float32]]) -> Actions:
+             states: Sequence[NDArray[np.float32]], goals: Sequence[Goal | None] | None = None) -> Actions:
         """Take in a new frame of each robot, and act on their windows.
 
         images: of each robot, camera by camera, uint8 (S, S, 3), or of any size where `options.resize` is device.
         states: of each robot, normalised (P,). Several robots are encoded in one batch; their windows are in as many
         as there are different numbers of frames in them. The numbers are those of single steps up to rounding.
+        goals: what each robot's chunk goes on from, for heads that inpaint; they run as they are written.
         Raises: ObservationError for wrong images, EngineError where memory runs out.
         """
-        sessions = list(sessions)
+        sessions, goals = list(sessions), goals or [None] * len(sessions)
         assert all(session.text_1LD is not None for session in sessions), "begin comes first"
         with self.running(f"a step of {len(sessions)} robots"):
             memory = self._encode(self._upload(images), self._transfer.upload("state", states), *join_texts(sessions))
             for index, session in enumerate(sessions):
                 session.ring.push(tuple(part[index:index + 1] for part in memory))
-            order = sorted(range(len(sessions)), key=lambda index: sessions[index].frames)
-            groups = [list(group) for _, group in groupby(order, key=lambda index: sessions[index].frames)]
-            found = [self._act_together([sessions[index] for index in group]) for group in groups]
+
+            def alike(index: int) -> tuple[int, bool]:
+                return sessions[index].frames, goals[index] is not None
+
+            order = sorted(range(len(sessions)), key=alike)
+            groups = [list(group) for _, group in groupby(order, key=alike)]
+            found = [self._act_together([sessions[index] for index in group], [goals[index] for index in group])
+                     for group in groups]
         if len(found) == 1:
             return found[0]
         back = np.argsort(order)
         return Actions(*(None if parts[0] is None else np.concatenate(parts)[back]
                          for parts in ([part.arm for part in found], [part.gripper for part in found])))
 
-    def _act_together(self, sessions: list[Session]) -> Actions:
+    def _act_together(self, sessions: list[Session], goals: list[Goal | None]) -> Actions:
+        if goals[0] is not None:
+            return self._go_on_together(sessions, goals)
         act = self._act if sessions[0].frames == self._window else self._act_early
         arm, *gripper = self._transfer.download(act(*join_texts(sessions), *join_windows(sessions)))
+        return Actions(arm, gripper[0] if gripper else None)
+
+    def _go_on_together(self, sessions: list[Session], goals: list[Goal]) -> Actions:
+        inpainting = Inpainting.of(goals, self.model.config.action_chunk_size, self.device)
+        text_BLD, mask_BL = join_texts(sessions)
+        parts = self.model.act(join_windows(sessions), text_BLD, mask_BL, inpainting)
+        arm, *gripper = self._transfer.download([part.float() for part in parts if part is not None])
         return Actions(arm, gripper[0] if gripper else None)
 
     def _encode_frame(self, images_BVSS3: Tensor, state_BP: Tensor, text_BLD: Tensor,

@@ -17,6 +17,7 @@ from vla_policy.errors import ConfigError, ContractError, nearest
 from vla_policy.model.config import ModelConfig
 from vla_policy.model.formulations.base import Memory
 from vla_policy.model.heads.base import ActionShape, Reading
+from vla_policy.model.heads.inpainting import Inpainting
 from vla_policy.model.heads.losses import ActionTargets, LossPart, LossWeights, place_loss
 from vla_policy.model.registry import BACKBONES, FORMULATIONS, HEADS, resolve
 from vla_policy.observation.proprioception import proprioception_names
@@ -98,13 +99,16 @@ class VLAModel(nn.Module):
         pixels_BV3SS = self.backbone.image_processor(images_BVSS3)
         return self.formulation.encode_frame(self.backbone, pixels_BV3SS, state_BP, text_BLD, text_mask_BL)
 
-    def act(self, memory_BW: Memory, text_BLD: Tensor, text_mask_BL: Tensor) -> tuple[Tensor, Tensor | None]:
+    def act(self, memory_BW: Memory, text_BLD: Tensor, text_mask_BL: Tensor,
+            inpainting: Inpainting | None = None) -> tuple[Tensor, Tensor | None]:
         """Actions for the newest of the kept frames: arm (B, K, A), gripper logits (B, K).
 
-        memory_BW: what `encode_frame` gave for each frame, oldest first, as tensors (B, W, ...).
+        memory_BW: what `encode_frame` gave for each frame, oldest first, as tensors (B, W, ...). inpainting: what the
+        chunks go on from, where the head `inpaints`.
         """
         hidden = partial(self.formulation.newest, self.backbone, memory_BW, text_BLD, text_mask_BL)
-        return self.head.newest(Reading(hidden, self.backbone.word_embedding))
+        reading = Reading(hidden, self.backbone.word_embedding)
+        return self.head.newest(reading) if inpainting is None else self.head.inpaint(reading, inpainting)
 
     def _read(self, images_BWVSS3: Tensor, state_BWP: Tensor, text_ids_BL: Tensor,
               text_mask_BL: Tensor) -> Reading:

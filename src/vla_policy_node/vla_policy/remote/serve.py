@@ -15,6 +15,8 @@ import signal
 import ssl
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
@@ -25,7 +27,8 @@ from vla_policy.checkpoint import load_bundle
 from vla_policy.contract import ActionKind, load_contract
 from vla_policy.engine import EngineMode, NumberType
 from vla_policy.errors import ConfigError, VlaError
-from vla_policy.policy import Policy
+from vla_policy.policy import Policy, step_together
+from vla_policy.remote.answering import Batching
 from vla_policy.remote.client import TOKEN_VARIABLE
 from vla_policy.remote.convention import Convention
 from vla_policy.remote.server import LOOPBACK, PolicyServer, ServerOptions
@@ -36,35 +39,45 @@ from vla_policy.strict import load_yaml
 MakeSession = Callable[[], Session]
 
 
-def make_server(options: argparse.Namespace) -> PolicyServer:
-    """The server that the command line asks for; the policy is loaded and warm. Raises: VlaError."""
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A policy that is loaded and warm: what makes a session for a new client, and how clients are stepped together."""
+
+    make_session: MakeSession
+    batching: Batching | None
+
+
+def make_served(options: argparse.Namespace) -> Served:
+    """The policy that the command line asks for. Raises: VlaError."""
     convention = load_yaml(Convention, options.convention, ConfigError) if options.convention else Convention()
-    make_session = (_chance if options.bundle == RANDOM else _of_bundle)(options, convention)
+    return (_chance if options.bundle == RANDOM else _of_bundle)(options, convention)
+
+
+def make_server(options: argparse.Namespace) -> PolicyServer:
+    """The server of this process that the command line asks for. Raises: VlaError."""
     token = os.environ.get(TOKEN_VARIABLE) or None
     tls = _tls(options.tls_certificate, options.tls_key)
-    if options.host != LOOPBACK and token is None:
-        logging.getLogger("vla_policy.remote").warning(
-            "anyone who reaches %s may use the policy; set %s", options.host, TOKEN_VARIABLE
-        )
+    served = make_served(options)
     settings = ServerOptions(options.host, options.port, token, tls, options.clients)
-    return PolicyServer(make_session, settings)
+    return PolicyServer(served.make_session, settings, served.batching)
 
 
-def _of_bundle(options: argparse.Namespace, convention: Convention) -> MakeSession:
+def _of_bundle(options: argparse.Namespace, convention: Convention) -> Served:
     bundle = load_bundle(find_policy(options.bundle))
     robot = load_contract(find_contract(options.robot)) if options.robot else bundle.contract
     first = Policy(bundle, options.device, robot, options.dtype, options.engine)
-    first.warm_up()
-    return lambda: Session(first.sibling(), robot, convention, bundle.state_normalizer is not None)
+    first.warm_up(range(1, options.batch + 1))
+    batching = Batching(step_together, options.batch, options.wait_ms / 1e3) if options.batch > 1 else None
+    return Served(lambda: Session(first.sibling(), robot, convention, bundle.state_normalizer is not None), batching)
 
 
-def _chance(options: argparse.Namespace, convention: Convention) -> MakeSession:
+def _chance(options: argparse.Namespace, convention: Convention) -> Served:
     if not options.robot:
         raise ConfigError("serve random: got no --robot, expected the contract whose limits chance keeps to")
     robot = load_contract(find_contract(options.robot))
     RandomPolicy(robot)  # a contract that it cannot serve is refused now, not at the first client
     feels = robot.action.kind is ActionKind.JOINT_POSITION
-    return lambda: Session(RandomPolicy(robot), robot, convention, feels)
+    return Served(lambda: Session(RandomPolicy(robot), robot, convention, feels), None)
 
 
 def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
@@ -102,8 +115,32 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--tls-certificate", type=Path)
     parser.add_argument("--tls-key", type=Path)
+    parser.add_argument("--batch", type=_count, default=1, help="most clients whose observations are stepped together")
+    parser.add_argument("--wait-ms", type=_wait, default=0.0,
+                        help="how long an observation waits for others to be stepped with")
+    parser.add_argument("--ray", metavar="ADDRESS",
+                        help="spread over a Ray cluster: address of its head, auto, or local (docs/policy-server.md)")
+    parser.add_argument("--replicas", type=_count, default=1, help="copies of the policy, with --ray")
+    parser.add_argument("--gpus", type=float, default=0.0, help="of each copy, with --ray; 0.5: two copies on a GPU")
     parser.epilog = f"The environment variable {TOKEN_VARIABLE} holds the token that clients must send."
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.ray is None and (options.replicas > 1 or options.gpus):
+        parser.error("--replicas and --gpus are of a Ray cluster: add --ray ADDRESS, or --ray local")
+    return options
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"got {value}, expected at least 1")
+    return value
+
+
+def _wait(text: str) -> float:
+    value = float(text)
+    if not 0.0 <= value <= 1000.0:
+        raise argparse.ArgumentTypeError(f"got {value}, expected milliseconds, 0 to 1000")
+    return value
 
 
 async def _serve(server: PolicyServer) -> None:
@@ -114,11 +151,27 @@ async def _serve(server: PolicyServer) -> None:
     await server.run(lambda: Console().print(f"serving on {scheme}://{server.options.host}:{server.port}"))
 
 
+def _serve_on_ray(options: argparse.Namespace) -> None:
+    if any(find_spec(name) is None for name in ("ray", "starlette")):
+        raise ConfigError('--ray: Ray Serve is not installed here; `pip install "ray[serve]"`, or serve without --ray')
+    from vla_policy.remote.ray_serve import serve_on_ray
+
+    serve_on_ray(options)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line. Returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    options = parse_arguments(arguments)
+    if options.host != LOOPBACK and not os.environ.get(TOKEN_VARIABLE):
+        logging.getLogger("vla_policy.remote").warning(
+            "anyone who reaches %s may use the policy; set %s", options.host, TOKEN_VARIABLE
+        )
     try:
-        asyncio.run(_serve(make_server(parse_arguments(arguments))))
+        if options.ray is None:
+            asyncio.run(_serve(make_server(options)))
+        else:
+            _serve_on_ray(options)
     except VlaError as problem:
         sys.stderr.write(f"serve: {problem}\n")
         return 1
