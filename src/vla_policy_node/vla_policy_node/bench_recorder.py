@@ -129,16 +129,17 @@ class _Sender:
             make = partial(_image, picture)
             self._add(Image, camera.topic, options.camera_rate, make, RELIABLE)
         joints, pose = np.zeros(len(contract.joints.names)), Pose(np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0]))
-        command = Command(0, np.zeros(6), 1.0)
         self._add(JointState, contract.joints.topic, options.state_rate,
                   lambda stamp_ns: array_to_joint_state(joints, contract.joints.names, stamp_ns), RELIABLE)
         self._add(PoseStamped, contract.pose.topic, options.state_rate,
                   lambda stamp_ns: pose_to_msg(pose, stamp_ns, contract.base_frame), RELIABLE)
-        self._add(RobotCommand, COMMAND_TOPIC, contract.control_rate_hz,
-                  lambda stamp_ns: command_to_msg(command, contract, 1, stamp_ns, 0), RECORDED)
+        self._add(RobotCommand, COMMAND_TOPIC, contract.control_rate_hz, self._command, RECORDED)
 
     def _add(self, kind: type, topic: str, rate_hz: float, make: Callable[[int], Any], qos: Any) -> None:
         self._streams.append((topic, rate_hz, make, self._node.create_publisher(kind, topic, qos)))
+
+    def _command(self, stamp_ns: int) -> RobotCommand:
+        return command_to_msg(Command(stamp_ns, np.zeros(6), 1.0), self._contract, 1, stamp_ns, 0)
 
     def run(self) -> None:
         """Prints, as JSON, how many messages of each topic were sent."""
