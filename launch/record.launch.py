@@ -36,6 +36,7 @@ ARGUMENTS = {
 }
 SIMS = ("tabletop", "calvin", "none")
 DEVICES = ("joy", "keyboard", "spacemouse", "leader", "none")
+REFUSED = 2  # exit code of a recorder that cannot use its parameters
 COMPRESSIONS = ("none", "zstd")
 
 
@@ -83,11 +84,20 @@ def guarded(given: dict[str, str], contract: str) -> Action:
 
 
 def recorder(given: dict[str, str], contract: str) -> Node:
-    """Writes the episodes; the launch goes on without it, so that the robot is not let go."""
+    """Writes the episodes."""
     texts = {"contract": contract, "output": os.path.abspath(os.path.expanduser(given["output"])),
              "operator": given["operator"], "compression": given["compression"]}
     return Node(package="vla_policy", executable="recorder_node", name="recorder_node", output="screen",
-                parameters=[as_text(texts) | {"min_free_mb": int(given["min_free_mb"])}])
+                parameters=[as_text(texts) | {"min_free_mb": int(given["min_free_mb"])}], on_exit=after_recorder)
+
+
+def after_recorder(event: object, context: LaunchContext) -> list[Action]:
+    """A recorder that refused to start ends the launch; one that crashed does not let go of the robot."""
+    if context.is_shutdown:
+        return []
+    if event.returncode == REFUSED:
+        raise RuntimeError("the recorder refused to start, see its error above")
+    return [LogInfo(msg="the recorder ended; robot and operator go on, end the launch to record again")]
 
 
 def teleop(given: dict[str, str], contract: str) -> Action:
