@@ -28,9 +28,9 @@ setup(
     maintainer_email="maintainers@example.com",
     packages=find_packages(include=["vla_policy", "vla_policy.*", "vla_policy_node", "vla_policy_node.*"]),
     python_requires=">=3.11,<3.14",
-    install_requires=["huggingface-hub", "msgpack", "numpy", "opencv-python-headless", "pillow", "psutil",
-                      "pydantic>=2", "pyyaml", "rich", "rosbags", "safetensors", "tokenizers", "torch",
-                      "transformers>=5", "websockets>=15"],
+    install_requires=["backports.zstd", "huggingface-hub", "lz4", "msgpack", "numpy", "opencv-python-headless",
+                      "pillow", "psutil", "pydantic>=2", "pyyaml", "rich", "rosbags", "safetensors", "tokenizers",
+                      "torch", "transformers>=5", "websockets>=15"],
     extras_require={"plot": ["matplotlib"], "ray": ["ray[serve]"]},  # plots of bench; a policy server on a cluster
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
