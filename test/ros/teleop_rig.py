@@ -145,7 +145,7 @@ class TeleopRig(GuardRig):
                    f"teleoperation in state {state} with '{words}', last {self.statuses[-1:]}")
         return self.statuses[-1]
 
-    def until_said(self, words: str) -> None:
+    def until_logged(self, words: str) -> None:
         """Wait until the teleoperation logs these words."""
         self.until(lambda: words in self.teleop.output, f"'{words}'")
 
