@@ -17,8 +17,8 @@ from std_srvs.srv import SetBool
 from vla_msgs.msg import TeleopStatus
 from vla_msgs.srv import MarkRecording, StartRecording, StopRecording
 
-from vla_policy_node.operator_topics import OPERATOR_TOPIC, TAKE_OVER_SERVICE, TELEOP_STATUS_TOPIC
 from vla_policy_node.messages import ns_to_stamp
+from vla_policy_node.operator_topics import TAKE_OVER_SERVICE, TELEOP_STATUS_TOPIC
 from vla_policy_node.pace import LATCHED, RELIABLE
 
 AXES, BUTTONS = 8, 11  # of config/teleop/joy.yaml
