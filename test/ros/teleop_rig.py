@@ -73,7 +73,8 @@ class TeleopRig(GuardRig):
         try:
             super().until(condition, what)
         except AssertionError as problem:
-            raise AssertionError(f"{problem}; the teleoperation said: {self.teleop and self.teleop.output}") from None
+            raise AssertionError(f"{problem}; last of the teleoperation: {self.statuses[-1:]}, it said: "
+                                 f"{self.teleop and self.teleop.output}") from None
 
     def offer_recorder(self) -> None:
         """Stand-ins for the recorder's services."""
@@ -142,7 +143,7 @@ class TeleopRig(GuardRig):
     def until_teleop(self, state: int, words: str = "") -> TeleopStatus:
         """Wait until the newest status has this state and these words, and return it."""
         self.until(lambda: self.statuses and self.statuses[-1].state == state and words in self.statuses[-1].message,
-                   f"teleoperation in state {state} with '{words}', last {self.statuses[-1:]}")
+                   f"teleoperation in state {state} with '{words}'")
         return self.statuses[-1]
 
     def until_logged(self, words: str) -> None:
