@@ -17,8 +17,8 @@ from std_srvs.srv import SetBool
 from vla_msgs.msg import TeleopStatus
 from vla_msgs.srv import MarkRecording, StartRecording, StopRecording
 
-from vla_policy_node.operator_topics import OPERATOR_TOPIC, TAKE_OVER_SERVICE, TELEOP_STATUS_TOPIC
 from vla_policy_node.messages import ns_to_stamp
+from vla_policy_node.operator_topics import TAKE_OVER_SERVICE, TELEOP_STATUS_TOPIC
 from vla_policy_node.pace import LATCHED, RELIABLE
 
 AXES, BUTTONS = 8, 11  # of config/teleop/joy.yaml
@@ -73,7 +73,8 @@ class TeleopRig(GuardRig):
         try:
             super().until(condition, what)
         except AssertionError as problem:
-            raise AssertionError(f"{problem}; the teleoperation said: {self.teleop and self.teleop.output}") from None
+            raise AssertionError(f"{problem}; last of the teleoperation: {self.statuses[-1:]}, it said: "
+                                 f"{self.teleop and self.teleop.output}") from None
 
     def offer_recorder(self) -> None:
         """Stand-ins for the recorder's services."""
@@ -142,10 +143,10 @@ class TeleopRig(GuardRig):
     def until_teleop(self, state: int, words: str = "") -> TeleopStatus:
         """Wait until the newest status has this state and these words, and return it."""
         self.until(lambda: self.statuses and self.statuses[-1].state == state and words in self.statuses[-1].message,
-                   f"teleoperation in state {state} with '{words}', last {self.statuses[-1:]}")
+                   f"teleoperation in state {state} with '{words}'")
         return self.statuses[-1]
 
-    def until_said(self, words: str) -> None:
+    def until_logged(self, words: str) -> None:
         """Wait until the teleoperation logs these words."""
         self.until(lambda: words in self.teleop.output, f"'{words}'")
 

@@ -96,7 +96,7 @@ def test_the_dead_man_switch_drives_and_its_release_holds_without_a_latch(start:
 def test_the_gripper_button_toggles_what_was_sent(start: Start) -> None:
     rig = start()
     rig.tap(GRIPPER)
-    rig.until_said("gripper: hold the dead-man switch")
+    rig.until_logged("gripper: hold the dead-man switch")
     rig.hold(DEAD_MAN)
     rig.until(lambda: rig.gripper and rig.gripper[-1].opening == 1.0, "open gripper")
     rig.tap(GRIPPER)
@@ -168,7 +168,7 @@ def test_a_spacemouse_drives_by_its_twist_and_its_own_button(start: Start) -> No
     rig.press_spacemouse(0)
     until_twist(rig, 2, -1)
     rig.cap = None
-    rig.until_said("the spacemouse on /spacenav/twist was silent")
+    rig.until_logged("the spacemouse on /spacenav/twist was silent")
     assert_holds(rig)
 
 
@@ -192,7 +192,7 @@ def test_a_leader_must_be_near_and_is_then_followed(start: Start) -> None:
     rig.leader = {**dict.fromkeys(names, 0.0), "gripper": -0.1745, "wrist_flex": 0.6}
     rig.until_teleop(TeleopStatus.OFF, "to take over")
     rig.hold(DEAD_MAN)
-    rig.until_said("the leader is not where the follower is: got wrist_flex +0.60 rad, expected at most 0.15 rad")
+    rig.until_logged("the leader is not where the follower is: got wrist_flex +0.60 rad, expected at most 0.15 rad")
     rig.serve(0.3)
     assert not rig.arm
     rig.leader["wrist_flex"] = 0.0
@@ -216,13 +216,13 @@ def test_a_joy_that_falls_silent_counts_as_released(start: Start) -> None:
     rig.hold(DEAD_MAN, x=1.0)
     until_twist(rig, 0, +1)
     rig.joy_speaks = False
-    rig.until_said("the joy on /joy was silent for more than 0.3 s with the dead-man switch held")
+    rig.until_logged("the joy on /joy was silent for more than 0.3 s with the dead-man switch held")
     assert_holds(rig)
     status = rig.until_teleop(TeleopStatus.HOLDING, "silent")
     assert not status.device_alive
     assert rig.safety[-1].state == SafetyStatus.IDLE  # no latch
     rig.joy_speaks = True
-    rig.until_said("the joy on /joy speaks again")
+    rig.until_logged("the joy on /joy speaks again")
     assert_holds(rig)  # the switch is still held, but must be pressed anew
     rig.hold()
     rig.until_teleop(TeleopStatus.HOLDING, "hold the dead-man")
@@ -238,7 +238,7 @@ def test_another_gamepad_is_refused_and_the_arm_holds(start: Start, axes: int, b
     rig.hold(DEAD_MAN, x=1.0)
     until_twist(rig, 0, +1)
     rig.axes, rig.buttons = [1.0] * axes, [1] * buttons
-    rig.until_said(words)
+    rig.until_logged(words)
     assert_holds(rig)
     status = rig.until_teleop(TeleopStatus.HOLDING, words)
     assert "/joy" in status.message and not status.device_alive
@@ -301,7 +301,7 @@ def test_a_clock_that_jumps_stops_the_operator_as_it_stops_a_policy(start: Start
 def test_a_robot_that_is_not_heard_moves_nothing(start: Start) -> None:
     rig = start(feeding=False, until="state is missing")
     rig.hold(DEAD_MAN, x=1.0)
-    rig.until_said("the arm holds: the robot's state is missing, expected joints and pose")
+    rig.until_logged("the arm holds: the robot's state is missing, expected joints and pose")
     rig.serve(0.5)
     assert not rig.arm and not any(rig.interventions)
     rig.hold()
@@ -318,16 +318,16 @@ def test_a_robot_that_is_not_heard_moves_nothing(start: Start) -> None:
 def test_buttons_call_the_recorder_and_tell_its_answer(start: Start) -> None:
     rig = start("tabletop", "instruction:=lift the red block", "operator:=ada")
     rig.tap(START)
-    rig.until_said("record_start: nobody offers /vla/record/start; is recorder_node running")
+    rig.until_logged("record_start: nobody offers /vla/record/start; is recorder_node running")
     rig.offer_recorder()
     rig.until(lambda: rig.node.count_clients("/vla/record/mark"), "client of the recorder")
     rig.serve(1.0)
     rig.tap(START)
-    rig.until_said("record_start: recording 7")
+    rig.until_logged("record_start: recording 7")
     for buttons, words in (((BACK, GRIPPER), "record_success"), ((BACK, ESTOP), "record_failure"),
                            ((BACK, TAKE_OVER), "record_discard"), ((BACK, START), "record_stop")):
         rig.tap(*buttons)
-        rig.until_said(f"{words}: nothing is being recorded")
+        rig.until_logged(f"{words}: nothing is being recorded")
     started, success, failure, discarded, stopped = rig.asked
     assert (started.instruction, started.operator_name) == ("lift the red block", "ada")
     assert isinstance(started, StartRecording.Request)

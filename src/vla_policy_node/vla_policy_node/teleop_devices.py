@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.node import Node
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState, Joy
 
 from vla_policy.contract import RobotContract
@@ -20,6 +21,8 @@ from vla_policy.teleop.pad import PadReader
 from vla_policy.teleop.wish import Press
 from vla_policy_node.pace import RELIABLE
 
+# Best effort hears every driver, and what repeats may miss a message. Of what is told once none may be missed.
+REPEATED = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 AXES_MESSAGES = {"sensor_msgs/msg/Joy": Joy, "geometry_msgs/msg/Twist": Twist,
                  "geometry_msgs/msg/TwistStamped": TwistStamped}
 
@@ -55,7 +58,8 @@ class TopicDevice:
         self._node, self._on_message = node, on_message
         source = mapping.axes.topic if isinstance(mapping, PadMapping) else mapping.topic
         buttons = mapping.buttons
-        self._inputs = Inputs([source] + ([buttons.topic] if buttons.repeats else []))
+        self._repeating = [source] + ([buttons.topic] if buttons.repeats else [])
+        self._inputs = Inputs(self._repeating)
         if isinstance(mapping, PadMapping):
             reader = self._reader = PadReader(mapping, contract)
             kind = AXES_MESSAGES[mapping.axes.type]
@@ -73,7 +77,7 @@ class TopicDevice:
             self._inputs.take(topic, lambda: read(msg), time.monotonic_ns())
             self._on_message()
 
-        self._node.create_subscription(kind, topic, take, RELIABLE)
+        self._node.create_subscription(kind, topic, take, REPEATED if topic in self._repeating else RELIABLE)
 
     def tell(self, operator: Operator) -> None:
         """What was heard last and when; what cannot be read is refused."""
