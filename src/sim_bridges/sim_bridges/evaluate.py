@@ -125,7 +125,8 @@ def _trials(options: argparse.Namespace, contract: RobotContract) -> tuple[Trial
         return chain_trials(options.chains, options.seed)
     sim = make_sim(options.sim, contract)
     try:
-        return episode_trials(sim.tasks, options.tasks, options.episodes, options.per_task, options.seed)
+        extra = getattr(sim, "extra_tasks", ())
+        return episode_trials(sim.tasks, options.tasks, options.episodes, options.per_task, options.seed, extra)
     finally:
         sim.close()
 

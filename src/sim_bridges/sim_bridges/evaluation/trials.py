@@ -48,16 +48,16 @@ class TrialResult:
 
 
 def episode_trials(
-    known: Sequence[str], tasks: str, episodes: int | None, per_task: int | None, seed: int
+    known: Sequence[str], tasks: str, episodes: int | None, per_task: int | None, seed: int, extra: Sequence[str] = ()
 ) -> tuple[Trial, ...]:
     """`episodes` in all, going round the tasks, or `per_task` of each. tasks: `all`, or names separated by commas.
 
-    Raises: ConfigError for an unknown task, naming the nearest.
+    known: those that `all` means. extra: those that are played only where they are named. Raises: ConfigError for an unknown task, naming the nearest.
     """
     chosen = tuple(known) if tasks == "all" else tuple(task.strip() for task in tasks.split(","))
     for task in chosen:
-        if task not in known:
-            raise ConfigError(f"--tasks: got '{task}'; {nearest(task, known)}")
+        if task not in (*known, *extra):
+            raise ConfigError(f"--tasks: got '{task}'; {nearest(task, (*known, *extra))}")
     count = per_task * len(chosen) if per_task is not None else episodes
     return tuple(Trial(chosen[i % len(chosen)], seed + i // len(chosen)) for i in range(count))
 

@@ -38,6 +38,7 @@ DRAWER_TRAVEL_M = 0.12
 PAD_X_M, PAD_Y_M = (0.285, 0.305), {"white": (-0.215, -0.185), "black": (0.005, 0.035)}
 PAD_HALF_M = 0.045
 LAMP_X_M, LAMP_Y_M = (0.66, 0.70), (0.19, 0.23)
+LAMP_FRONT_M = np.array([-0.095, -0.050, 0.0])  # free table before the lamp's foot
 LIT, UNLIT = np.array([1.0, 0.93, 0.45]), np.array([0.20, 0.22, 0.26])
 CLICK_M, RELEASE_M = 0.010, 0.004  # the button switches when it sinks past the first, anew after rising to the second
 CORRIDOR_M = (0.075, 0.24)  # half width and length kept free on both sides of a block that will be pushed
@@ -112,7 +113,7 @@ class Scene:
 
     def positions(self) -> dict[str, NDArray[np.float64]]:
         """Where the things are that words can name, (3,) m each: block centres, drawer handle, the middle of the
-        drawer's open part at its floor, button top, pads, bulb.
+        drawer's open part at its floor, button top, pads, bulb, the table before the lamp.
         """
         xpos, geom_xpos = self.data.xpos, self.data.geom_xpos
         places = {f"{colour}_block": xpos[self._bodies[colour]].copy() for colour in BLOCKS}
@@ -123,6 +124,7 @@ class Scene:
         cap = self._geoms["button_cap"]
         places["button"] = geom_xpos[cap] + [0.0, 0.0, self.model.geom_size[cap][1]]
         places["light"] = geom_xpos[self._geoms["bulb"]].copy()
+        places["lamp_front"] = xpos[self._bodies["lamp"]] + LAMP_FRONT_M
         return places
 
     @property

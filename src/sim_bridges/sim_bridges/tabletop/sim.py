@@ -19,7 +19,7 @@ from sim_bridges.tabletop.chain_twin import OPEN_DRAWER_M, TabletopTwin, start_l
 from sim_bridges.tabletop.gl import missing_library, mujoco
 from sim_bridges.tabletop.oracles import reached
 from sim_bridges.tabletop.scene import BLOCK_HALF_M, BLOCKS, DRAWER_TRAVEL_M, Layout, Scene
-from sim_bridges.tabletop.tasks import TASKS, Family, Goal, draw_goal
+from sim_bridges.tabletop.tasks import EXTRA_TASKS, TASKS, Family, Goal, draw_goal
 from vla_policy.contract import RobotContract
 from vla_policy.errors import ContractError, VlaError
 from vla_policy.types import Command, Observation, Pose, seconds_to_ns
@@ -77,8 +77,13 @@ class TabletopSim:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Names of the tasks."""
+        """Names of the tasks that make up its benchmark."""
         return tuple(TASKS)
+
+    @property
+    def extra_tasks(self) -> tuple[str, ...]:
+        """Names of those that it also plays, where they are named."""
+        return tuple(EXTRA_TASKS)
 
     @property
     def time_ns(self) -> int:
