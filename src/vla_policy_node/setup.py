@@ -29,7 +29,7 @@ setup(
     packages=find_packages(include=["vla_policy", "vla_policy.*", "vla_policy_node", "vla_policy_node.*"]),
     python_requires=">=3.11,<3.14",
     install_requires=["huggingface-hub", "msgpack", "numpy", "opencv-python-headless", "pillow", "pydantic>=2",
-                      "pyyaml", "rich", "safetensors", "tokenizers", "torch", "transformers>=5", "websockets>=15"],
+                      "pyyaml", "rich", "rosbags", "safetensors", "tokenizers", "torch", "transformers>=5", "websockets>=15"],
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (str(SHARE), ["package.xml"]),
@@ -39,6 +39,8 @@ setup(
         "console = vla_policy_node.console:main",
         "policy_node = vla_policy_node.policy_node:main",
         "guard_node = vla_policy_node.guard_node:main",
+        "recorder_node = vla_policy_node.recorder_node:main",
+        "recover_episode = vla_policy.recorder.recover:main",
         "serve = vla_policy.remote.serve:main",
         "transport_check = vla_policy_node.transport_check:main",
     ]},
