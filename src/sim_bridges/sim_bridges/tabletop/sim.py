@@ -190,6 +190,14 @@ class TabletopSim:
         """Where each nameable thing is, as `Scene.positions`."""
         return self.scene.positions()
 
+    def state(self) -> NDArray[np.float64]:
+        """The truth that no robot knows, as `Scene.state`."""
+        return self.scene.state()
+
+    def restore(self, state: NDArray[np.float64]) -> None:
+        """Stand where another sim with the same task and seed stands. Raises: VlaError as `Scene.restore`."""
+        self.scene.restore(state)
+
     def render(self, camera: str) -> NDArray[np.uint8]:
         """One image, uint8 (S, S, 3) RGB. Raises: RenderingError."""
         renderer = self._renderer or self._open_renderer()
