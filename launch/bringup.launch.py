@@ -8,15 +8,12 @@
 import os
 
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction, Shutdown
-from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import PathJoinSubstitution
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch_ros.actions import Node
-from launch_ros.substitutions import FindPackageShare
 
-from vla_policy.errors import ConfigError, nearest
+from vla_policy.errors import ConfigError
 from vla_policy.resources import find_contract, find_policy, is_server
-from vla_policy_node.launch_actions import image_transport
+from vla_policy_node.launch_actions import HEADLESS, check_arguments, console, image_transport, include
 
 ARGUMENTS = {
     "sim": ("tabletop", "simulator: tabletop, calvin, or none for a real robot"),
@@ -36,7 +33,6 @@ ARGUMENTS = {
 }
 SIMS = ("tabletop", "calvin", "none")
 PACES = ("lockstep", "realtime")
-HEADLESS = ("auto", "true", "false")
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -57,8 +53,7 @@ def bring_up(context: LaunchContext) -> list:
     policy = include("policy", contract=contract, bundle=bundle, pace=pace,
                      use_sim_time=str(pace == "lockstep").lower(), device=given["device"], dtype=given["dtype"],
                      instruction=given["instruction"])
-    watched = given["headless"] == "false" or (given["headless"] == "auto" and bool(context.environment.get("DISPLAY")))
-    shared = [policy] + ([console(contract)] if watched else [])
+    shared = [policy, *console(context, given["headless"], contract)]
     if on_robot:
         return shared
     sim = include("sim", sim=given["sim"], contract=contract, pace=pace, task=given["task"], seed=given["seed"])
@@ -68,31 +63,12 @@ def bring_up(context: LaunchContext) -> list:
 
 def check(given: dict[str, str], all_configurations: dict[str, str]) -> None:
     """Raises: ConfigError naming the argument, what it got, and what it takes."""
-    for name in all_configurations:
-        if name not in ARGUMENTS:
-            raise ConfigError(f"unknown launch argument '{name}'; {nearest(name, ARGUMENTS)}")
-    for name, allowed in (("sim", SIMS), ("pace", PACES), ("headless", HEADLESS)):
-        if given[name] not in allowed:
-            raise ConfigError(f"{name}:={given[name]}; {nearest(given[name], allowed)}")
-    for name in ("episodes", "seed"):
-        if given[name] and not given[name].isdecimal():
-            raise ConfigError(f"{name}:={given[name]}: expected a whole number, 0 or more")
+    choices = {"sim": SIMS, "pace": PACES, "headless": HEADLESS}
+    check_arguments(given, all_configurations, choices, numbers=("episodes", "seed"))
     if given["sim"] == "none" and not given["robot"]:
         raise ConfigError("sim:=none needs robot:=NAME, a contract in config/robots or a file")
     if given["sim"] == "none" and given["episodes"] not in ("", "0"):
         raise ConfigError(f"episodes:={given['episodes']} needs a simulator; give a robot an instruction instead")
-
-
-def include(name: str, **arguments: str) -> IncludeLaunchDescription:
-    """`name`.launch.py of this package with arguments."""
-    path = PathJoinSubstitution([FindPackageShare("vla_policy"), "launch", f"{name}.launch.py"])
-    return IncludeLaunchDescription(PythonLaunchDescriptionSource(path), launch_arguments=list(arguments.items()))
-
-
-def console(contract: str) -> Node:
-    """The window with the cameras and a line to type instructions."""
-    return Node(package="vla_policy", executable="console", name="console", output="screen",
-                parameters=[{"contract": contract}])
 
 
 def evaluate(given: dict[str, str], contract: str, pace: str, episodes: str) -> Node:

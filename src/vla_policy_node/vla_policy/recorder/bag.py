@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+
 from vla_policy.recorder.definitions import Definition
 
 BAG_VERSION = 9  # of metadata.yaml: that of Jazzy and Kilted
+_FOREVER = QosTime(9223372036, 854775807)  # as ROS writes an endless duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +65,6 @@ class RosbagsWriter:
     """A bag by rosbags. `folder` must not exist. compressed: chunks by zstd."""
 
     def __init__(self, folder: Path, compressed: bool = False) -> None:
-        from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
-
         self._writer = Writer(folder, version=BAG_VERSION, storage_plugin=StoragePlugin.MCAP)
         if compressed:
             self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
@@ -101,11 +103,8 @@ class RosbagsWriter:
             self._writer.abort()
 
 
-def _rosbags_qos(offered: OfferedQos) -> object:
+def _rosbags_qos(offered: OfferedQos) -> Qos:
     """As rosbag2 writes it: a publisher does not tell its depth."""
-    from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
-
-    forever = QosTime(9223372036, 854775807)
     return Qos(QosHistory.UNKNOWN, 0, QosReliability.RELIABLE if offered.reliable else QosReliability.BEST_EFFORT,
                QosDurability.TRANSIENT_LOCAL if offered.transient_local else QosDurability.VOLATILE,
-               forever, forever, QosLiveliness.AUTOMATIC, forever, False)
+               _FOREVER, _FOREVER, QosLiveliness.AUTOMATIC, _FOREVER, False)

@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
+
 from vla_policy.errors import ConfigError
 
 _HEADER = "std_msgs/Header "
@@ -31,8 +33,6 @@ class Definition:
 @cache
 def definition_of(kind: str) -> Definition:
     """The definition of `package/msg/Name`. Raises: ConfigError where it, or a type in it, is not installed."""
-    from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
-
     found: dict[str, Any] = {}
     missing = [kind]
     try:
@@ -51,8 +51,6 @@ def definition_of(kind: str) -> Definition:
 
 def definition_from(kind: str, text: str) -> Definition:
     """The definition that a bag holds as `text`; empty, or of no use: the one that is installed. Raises: ConfigError."""
-    from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
-
     try:
         store = get_typestore(Stores.EMPTY)
         store.register(get_types_from_msg(text, kind))

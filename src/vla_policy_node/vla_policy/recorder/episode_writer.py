@@ -30,7 +30,7 @@ class EpisodeWriter:
 
     queue_bytes: messages beyond it are refused. reserve_bytes: with less on the disk it is `nearly_full`.
     messages, bytes: written so far. failure: why nothing more is written, in words; what was written stays.
-    Raises: OSError, RuntimeError, DataError where the folder cannot be made.
+    Raises: OSError or RuntimeError where the folder cannot be made.
     """
 
     def __init__(self, folder: Path, open_bag: OpenBag, running: RunningRecord, queue_bytes: int,
@@ -43,13 +43,8 @@ class EpisodeWriter:
         self._topics: set[str] = set()
         folder.parent.mkdir(parents=True, exist_ok=True)
         self._bag: BagWriter = open_bag(folder)
-        try:
-            self._lock = lock(folder)
-            write_running(folder, running)
-        except (OSError, ValueError):
-            self._bag.abort()
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        self._lock = lock(folder)
+        self._queue.put(running)
         self._thread = threading.Thread(target=self._run, name=f"write {folder.name}", daemon=True)
         self._thread.start()
 

@@ -13,6 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
+from backports.zstd import ZstdError
+from backports.zstd import decompress as decompress_zstd
+from lz4.frame import decompress as decompress_lz4
+from rosbags.interfaces import QosDurability, QosReliability
+from rosbags.rosbag2.metadata import parse_qos
+
 from vla_policy.errors import DataError
 from vla_policy.recorder.bag import BagTopic, OfferedQos
 from vla_policy.recorder.definitions import Definition, definition_from
@@ -121,10 +127,6 @@ def _text(data: memoryview, at: int) -> tuple[str, int]:
 
 def _decompressed(compression: str, records: memoryview, size: int) -> memoryview | None:
     """None where the bytes are damaged or cut off."""
-    from backports.zstd import ZstdError
-    from backports.zstd import decompress as decompress_zstd
-    from lz4.frame import decompress as decompress_lz4
-
     try:
         plain = (decompress_zstd if compression == "zstd" else decompress_lz4)(bytes(records))
     except (ZstdError, RuntimeError, EOFError):
@@ -134,9 +136,6 @@ def _decompressed(compression: str, records: memoryview, size: int) -> memoryvie
 
 def _offered(content: memoryview, at: int) -> tuple[OfferedQos, ...]:
     """What a channel's metadata tell of its publishers."""
-    from rosbags.interfaces import QosDurability, QosReliability
-    from rosbags.rosbag2.metadata import parse_qos
-
     (length,) = struct.unpack_from("<I", content, at)
     at, end = at + 4, at + 4 + length
     found = {}

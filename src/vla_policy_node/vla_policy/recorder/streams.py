@@ -9,7 +9,7 @@ from vla_policy.errors import ConfigError
 from vla_policy.recorder.bag import BagTopic, OfferedQos
 from vla_policy.recorder.definitions import definition_of
 from vla_policy.recorder.meter import StreamMeter
-from vla_policy.recorder.topics import Need, RecordedTopic
+from vla_policy.recorder.topics import SCENE_TOPIC, Need, RecordedTopic
 from vla_policy.recording import COMMAND_TOPIC, TopicRecord
 
 ALIVE_S = 1.0  # beyond its max_age_s a topic without a message for so long is silent; a waiting simulator takes 0.5 s
@@ -70,6 +70,11 @@ class StreamTable:
         usual: topics of the last episode in the folder.
         """
         return [fault for stream in self for fault in _faults_of(stream, steady_ns, is_paced, usual)]
+
+    def may_hear_scene(self) -> bool:
+        """Whether a simulator, or a robot that is still coming up, may yet name a scene."""
+        needed = [stream for stream in self if stream.topic.need is not Need.NONE]
+        return bool(self[SCENE_TOPIC].offered) or not all(stream.offered for stream in needed)
 
     def watch(self, steady_ns: int, say: Callable[[str, str], None]) -> list[str]:
         """The topics that must be alive and are silent; `say(severity, words)` once when one ceases or comes again."""

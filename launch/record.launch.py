@@ -1,0 +1,107 @@
+"""Brings up a robot or simulator, the guard, a device to teleoperate with and the recorder.
+
+    ros2 launch vla_policy record.launch.py task:=open_drawer output:=outputs/demos device:=joy
+    ros2 launch vla_policy record.launch.py sim:=none robot:=ur5e output:=outputs/demos device:=spacemouse
+    ros2 launch vla_policy record.launch.py policy:=DIR task:=open_drawer output:=outputs/corrections      interventions
+
+The device's buttons, /vla/record/start and /vla/record/stop begin and end an episode: docs/recording.md.
+"""
+
+import os
+
+from launch import Action, LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+from vla_policy.errors import ConfigError
+from vla_policy.resources import find_contract, find_policy, is_server
+from vla_policy_node.launch_actions import HEADLESS, check_arguments, console, image_transport, include
+
+ARGUMENTS = {
+    "sim": ("tabletop", "simulator: tabletop, calvin, or none for a real robot"),
+    "robot": ("", "robot contract: a name in config/robots or a file (default: the simulator's)"),
+    "task": ("", "scene of the simulator (default: its first task)"),
+    "seed": ("0", "seed of the first scene"),
+    "output": ("outputs/recorded", "folder for the episodes; one contract a folder"),
+    "device": ("joy", "what the operator holds: joy, keyboard, spacemouse, leader, or none"),
+    "mapping": ("", "mapping of the device's axes and buttons: a name or a file (default: the device's own)"),
+    "operator": ("", "who drives, to keep with each episode"),
+    "instruction": ("", "what the robot is to do, where no simulator says it; a policy follows it at once"),
+    "policy": ("", "policy to correct: a bundle (name or folder), or ws://HOST:PORT (default: the operator alone)"),
+    "policy_device": ("auto", "where the policy runs: auto, cpu or cuda"),
+    "compression": ("none", "of the bags: none, or zstd, which takes a core for large images"),
+    "min_free_mb": ("1024", "space on the disk that an episode needs to begin [MB]"),
+    "headless": ("auto", "true: no window; false: open the console; auto: open it where there is a screen"),
+}
+SIMS = ("tabletop", "calvin", "none")
+DEVICES = ("joy", "keyboard", "spacemouse", "leader", "none")
+COMPRESSIONS = ("none", "zstd")
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Everything is decided in `bring_up`, once the arguments are known."""
+    declared = [DeclareLaunchArgument(name, default_value=default, description=text)
+                for name, (default, text) in ARGUMENTS.items()]
+    return LaunchDescription([*declared, image_transport(), OpaqueFunction(function=bring_up)])
+
+
+def bring_up(context: LaunchContext) -> list[Action]:
+    """The actions for the given arguments. Raises: ConfigError, which ends the launch before anything starts.
+
+    The pace is always realtime: an operator cannot be waited for.
+    """
+    given = {name: context.launch_configurations[name] for name in ARGUMENTS}
+    check(given, context.launch_configurations)
+    contract = str(find_contract(given["robot"] or given["sim"]))
+    actions: list[Action] = []
+    if given["sim"] != "none":
+        actions.append(include("sim", sim=given["sim"], contract=contract, pace="realtime", task=given["task"],
+                               seed=given["seed"]))
+    actions.append(guarded(given, contract))
+    return [*actions, recorder(given, contract), teleop(given, contract), *console(context, given["headless"], contract)]
+
+
+def check(given: dict[str, str], all_configurations: dict[str, str]) -> None:
+    """Raises: ConfigError naming the argument, what it got, and what it takes."""
+    choices = {"sim": SIMS, "device": DEVICES, "compression": COMPRESSIONS, "headless": HEADLESS}
+    check_arguments(given, all_configurations, choices, numbers=("seed", "min_free_mb"))
+    if not given["output"]:
+        raise ConfigError("output:= got nothing, expected the folder for the episodes")
+    if given["sim"] == "none" and not given["robot"]:
+        raise ConfigError("sim:=none needs robot:=NAME, a contract in config/robots or a file")
+
+
+def guarded(given: dict[str, str], contract: str) -> Action:
+    """The guard; with a policy the policy node too, which never comes without it."""
+    if not given["policy"]:
+        return include("guard", contract=contract)
+    bundle = given["policy"] if is_server(given["policy"]) else str(find_policy(given["policy"]))
+    return include("policy", contract=contract, bundle=bundle, device=given["policy_device"],
+                   instruction=given["instruction"])
+
+
+def recorder(given: dict[str, str], contract: str) -> Node:
+    """Writes the episodes; the launch goes on without it, so that the robot is not let go."""
+    texts = {"contract": contract, "output": os.path.abspath(os.path.expanduser(given["output"])),
+             "operator": given["operator"], "compression": given["compression"]}
+    return Node(package="vla_policy", executable="recorder_node", name="recorder_node", output="screen",
+                parameters=[as_text(texts) | {"min_free_mb": int(given["min_free_mb"])}])
+
+
+def teleop(given: dict[str, str], contract: str) -> Action:
+    """The operator's device; a keyboard needs a terminal, which a launch does not pass on."""
+    texts = {"contract": contract, "device": given["device"], "mapping": given["mapping"],
+             "instruction": given["instruction"], "operator": given["operator"]}
+    if given["device"] == "none":
+        return LogInfo(msg="no device: drive by /vla/teleop/action_chunk, or let a policy drive")
+    if given["device"] == "keyboard":
+        words = " ".join(f"-p {name}:={value!r}" for name, value in texts.items() if value)
+        return LogInfo(msg=f"drive from a terminal of its own: ros2 run vla_policy teleop_node --ros-args {words}")
+    return Node(package="vla_policy", executable="teleop_node", name="teleop_node", output="screen",
+                parameters=[as_text(texts)])
+
+
+def as_text(values: dict[str, str]) -> dict[str, ParameterValue]:
+    """Text that stays text, though it be empty or look like a number."""
+    return {name: ParameterValue(value, value_type=str) for name, value in values.items()}
