@@ -41,6 +41,7 @@ setup(
         "guard_node = vla_policy_node.guard_node:main",
         "recorder_node = vla_policy_node.recorder_node:main",
         "recover_episode = vla_policy.recorder.recover:main",
+        "teleop_node = vla_policy_node.teleop_node:main",
         "serve = vla_policy.remote.serve:main",
         "transport_check = vla_policy_node.transport_check:main",
     ]},

@@ -18,7 +18,8 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from vla_msgs.msg import SafetyStatus
 
-from vla_policy.action.guard import Guard, GuardState, StopReason
+from vla_policy.action.guard import Guard
+from vla_policy.action.safety import GuardState, StopReason
 from vla_policy.messages import chunk_from_msg
 from vla_policy.types import Observation, Pose
 from vla_policy_node.messages import end_of_run_msg, ns_to_stamp

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from sim_bridges.chains import Chain, ChainResult
 from sim_bridges.results import EpisodeResult
 from sim_bridges.sim import ChainSim, Episode, Sim
-from vla_policy.action.guard import Decision, Guard, GuardState
+from vla_policy.action.guard import Guard
+from vla_policy.action.safety import Decision, GuardState
 from vla_policy.contract import RobotContract
 from vla_policy.errors import InstructionError
 from vla_policy.run import EndReason, SteppedPolicy

@@ -1,4 +1,4 @@
-"""A name like `tabletop` in, the path of its shipped contract or bundle out; paths pass through."""
+"""A name like `tabletop` in, the path of its shipped contract, bundle or mapping out; paths pass through."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ def find_contract(name_or_path: str) -> Path:
 def find_policy(name_or_path: str) -> Path:
     """Policy bundle by name (policies/NAME) or path of its folder. Raises: ConfigError naming the nearest."""
     return _find(name_or_path, "policies", "")
+
+
+def find_teleop(name_or_path: str) -> Path:
+    """A teleoperation device's mapping by name (config/teleop/NAME.yaml) or path. Raises: ConfigError."""
+    return _find(name_or_path, "config/teleop", ".yaml")
 
 
 def is_server(policy: str) -> bool:

@@ -15,7 +15,7 @@ from sim_bridges.media import VideoWriter, compose
 from sim_bridges.registry import make_sim
 from sim_bridges.results import EpisodeResult
 from sim_bridges.rollout import rollout, rollout_chain
-from vla_policy.action.guard import Decision
+from vla_policy.action.safety import Decision
 from vla_policy.contract import RobotContract
 from vla_policy.types import NS_PER_S, Observation
 
