@@ -21,5 +21,6 @@ setup(
     entry_points={"console_scripts": [
         "evaluate = sim_bridges.evaluate:main",
         "sim_node = sim_bridges.sim_node:main",
+        "scripted_operator = sim_bridges.operator.node:main",
     ]},
 )
