@@ -51,7 +51,9 @@ class Tick:
 
 @dataclass(slots=True)
 class Playback:
-    """What an episode holds. commands: in order of their stamps. interventions: (received [ns], an operator drives)."""
+    """What an episode holds. commands: in order of their stamps, from the first to the last that served a run; before and
+    after, the guard only holds. interventions: (received [ns], an operator drives).
+    """
 
     ticks: list[Tick] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
@@ -83,20 +85,25 @@ def play(path: Path, record: EpisodeRecord) -> Playback:
     contract = record.contract
     channels = {topic: (channel, kind) for channel, (topic, kind) in message_types(contract).items()}
     expected = {topic: kind for topic, (_, kind) in channels.items()} | {COMMAND_TOPIC: COMMAND_TYPE}
-    streams, playback = _Streams(path, record), Playback()
+    streams, playback, run_ids = _Streams(path, record), Playback(), []
     with BagMessages(path, expected, {INTERVENTION_TOPIC: INTERVENTION_TYPE}) as messages:
         for topic, received_ns, raw in messages:
             if topic == INTERVENTION_TOPIC:
                 playback.interventions.append((received_ns, messages.deserialize(raw, INTERVENTION_TYPE).data))
             elif topic == COMMAND_TOPIC:
-                playback.commands.append(_command(path, contract, messages.deserialize(raw, COMMAND_TYPE)))
+                msg = messages.deserialize(raw, COMMAND_TYPE)
+                playback.commands.append(_command(path, contract, msg))
+                run_ids.append(msg.run_id)
             else:
                 channel, kind = channels[topic]
                 is_image = channel.startswith(camera_channel(""))
                 payload = (received_ns, header_stamp_ns(raw)) if is_image else messages.deserialize(raw, kind)
                 streams.push(topic, channel, received_ns, header_stamp_ns(raw), payload)
     playback.ticks = streams.finish()
-    playback.commands.sort(key=lambda command: command.stamp_ns)
+    driven = np.flatnonzero(run_ids)
+    if not len(driven):
+        raise DataError(f"{path}: nobody drove in the episode, the guard held the arm; record while it is driven")
+    playback.commands = sorted(playback.commands[driven[0]:driven[-1] + 1], key=lambda command: command.stamp_ns)
     return playback
 
 

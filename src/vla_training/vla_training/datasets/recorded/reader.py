@@ -25,7 +25,7 @@ from vla_training.datasets.resolve import IMAGE_PREFIX
 from vla_training.datasets.source import Column, EpisodeInfo, EpisodeSource, SourceSpec
 
 POSE_COLUMNS = ("x", "y", "z", "qx", "qy", "qz", "qw")
-LAYOUT = 1  # of the cached index; counts up when what is computed from a bag changes
+LAYOUT = 2  # of the cached index; counts up when what is computed from a bag changes
 _ENDS_BYTES = 65536  # of the file: its summary lies at the end
 OUTCOMES = ("success", "unknown")
 REMEMBERED = 64  # episodes, some 100 kB each
