@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vla_policy.action.recorded_rows import driven
 from vla_policy.contract import RobotContract
 from vla_policy.errors import ContractError, DataError, ObservationError
 from vla_policy.messages import command_from_msg
 from vla_policy.observation.buffer import ObservationBuffer, Sample, camera_channel, channels_of
 from vla_policy.observation.streams import concerns, decode_state, message_types
+from vla_policy.recorded_bag import BagMessages, header_stamp_ns
 from vla_policy.recording import (
     COMMAND_TOPIC,
     COMMAND_TYPE,
@@ -27,7 +29,6 @@ from vla_policy.recording import (
 )
 from vla_policy.run import PolicyRun, RunEnd, RunRequest
 from vla_policy.types import NS_PER_S, Command, Pose
-from vla_training.datasets.recorded.bag import BagMessages, header_stamp_ns
 
 LOST_AFTER_S = 1.0  # without a complete observation the episode has a hole
 CLOCK_BACK_S = 0.1  # the buffer's tolerance: what arrives so late is dropped, more is another time
@@ -100,10 +101,9 @@ def play(path: Path, record: EpisodeRecord) -> Playback:
                 payload = (received_ns, header_stamp_ns(raw)) if is_image else messages.deserialize(raw, kind)
                 streams.push(topic, channel, received_ns, header_stamp_ns(raw), payload)
     playback.ticks = streams.finish()
-    driven = np.flatnonzero(run_ids)
-    if not len(driven):
+    playback.commands = driven(playback.commands, run_ids)
+    if not playback.commands:
         raise DataError(f"{path}: nobody drove in the episode, the guard held the arm; record while it is driven")
-    playback.commands = sorted(playback.commands[driven[0]:driven[-1] + 1], key=lambda command: command.stamp_ns)
     return playback
 
 

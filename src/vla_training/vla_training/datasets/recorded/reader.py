@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vla_policy.action.recorded_rows import action_rows, covered
 from vla_policy.contract import RobotContract
 from vla_policy.errors import DataError, ObservationError, nearest
 from vla_policy.messages import image_to_array
+from vla_policy.recorded_bag import BagImages, find_file
 from vla_policy.recording import EPISODE_FILE, EpisodeRecord, contract_differences, read_episode
 from vla_policy.types import NS_PER_S
 from vla_training.datasets.index_cache import Arrays, cached_arrays
 from vla_training.datasets.mapping import described
-from vla_training.datasets.recorded.bag import BagImages, find_file
 from vla_training.datasets.recorded.playback import play
-from vla_training.datasets.recorded.rows import action_rows, covered
 from vla_training.datasets.resolve import IMAGE_PREFIX
 from vla_training.datasets.source import Column, EpisodeInfo, EpisodeSource, SourceSpec
 
