@@ -80,11 +80,11 @@ class TeleopRig(GuardRig):
         self.node.create_service(StopRecording, "/vla/record/stop", agree)
         self.node.create_service(MarkRecording, "/vla/record/mark", agree)
 
-    def connect_teleop(self) -> None:
-        """Wait for the teleoperation: it hears device, robot and guard, and saw the switch released."""
+    def connect_teleop(self, words: str) -> None:
+        """Wait for the teleoperation, until it hears device and guard, saw the switch released, and says `words`."""
         self.until(lambda: self.node.count_subscribers("/joy") and self.node.count_publishers(OPERATOR_TOPIC)
                    and self.node.count_subscribers(OPERATOR_TOPIC), "teleoperation")
-        self.until_teleop(TeleopStatus.OFF, "to take over")
+        self.until_teleop(TeleopStatus.OFF, words)
 
     def _play_device(self) -> None:
         if self.joy_speaks:

@@ -48,7 +48,7 @@ def start(spawn: Spawn, tmp_path: Path) -> Iterator[Start]:
         rig.feeding, rig.guard = feeding, guard
         rig.connect()
         rig.teleop = spawn(teleop_command(f"contract:={path}", *parameters))
-        rig.connect_teleop()
+        rig.connect_teleop("to take over" if feeding else "state is missing")
         return rig
 
     yield begin
@@ -242,8 +242,9 @@ def test_a_robot_that_is_not_heard_moves_nothing(start: Start) -> None:
     rig.until_said("the arm holds: the robot's state is missing, expected joints and pose")
     rig.serve(0.5)
     assert not rig.arm and not any(rig.interventions)
-    rig.feeding = True
     rig.hold()
+    rig.until_teleop(TeleopStatus.OFF, "the robot's state is missing")
+    rig.feeding = True
     rig.until_teleop(TeleopStatus.OFF, "to take over")
     rig.hold(DEAD_MAN, x=1.0)
     until_twist(rig, 0, +1)

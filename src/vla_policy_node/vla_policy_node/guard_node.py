@@ -249,7 +249,7 @@ class GuardNode(Node):
     def _log(self, status: SafetyState, before: SafetyState | None) -> None:
         if status.state is GuardState.STOPPED:
             self.get_logger().error(f"STOPPED, {status.reason.name}: {status.message}; /vla/safety/reset ends it")
-        elif self._guard.operator_has_control:
+        elif self._guard.operator_has_control and (before is None or before.state is not GuardState.STOPPED):
             self.get_logger().debug(status.message)  # at each press of a key or switch; the operator sees it
         elif status.state is GuardState.LIMITING:
             self._warn_once("limiting", status.run_id, f"run {status.run_id} is {status.message}")

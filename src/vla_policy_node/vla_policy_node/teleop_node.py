@@ -17,6 +17,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.logging import LoggingSeverity
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import Bool
@@ -30,6 +31,7 @@ from vla_policy.resources import find_contract, find_teleop
 from vla_policy.teleop.mapping import Device, KeyboardMapping, LeaderMapping, load_mapping
 from vla_policy.teleop.operator import REACH_S, GuardWord, Operator, Step
 from vla_policy.teleop.planner import make_planner
+from vla_policy.teleop.screen import Terminal
 from vla_policy.teleop.wish import Press
 from vla_policy.types import NS_PER_S
 from vla_policy_node.guard_watch import GuardWatch
@@ -40,6 +42,7 @@ from vla_policy_node.pace import LATCHED, LATEST_ONLY, RELIABLE, Pace
 from vla_policy_node.robot_state import RobotState
 from vla_policy_node.serving import serve_until_signal
 from vla_policy_node.teleop_devices import device_words, make_device
+from vla_policy_node.teleop_screen import TeleopScreen
 
 STATUS_PERIOD_S = 0.5
 KEYBOARD_SILENCE_S = 1.0  # a terminal that was put to sleep
@@ -69,7 +72,7 @@ class TeleopNode(Node):
                               "e.g. --ros-args -p contract:=tabletop")
         self.contract = load_contract(find_contract(contract))
         self.mapping = load_mapping(device, find_teleop(mapping or device.value), self.contract)
-        self.device = make_device(self, self.mapping, self.contract, self._turn)
+        self.device = make_device(self, self.mapping, self.contract, self.turn)
         self.operator = self._make_operator(reach_s)
         self.said: deque[str] = deque(maxlen=SAID_LINES)
         self.last: Step | None = None
@@ -79,13 +82,16 @@ class TeleopNode(Node):
         self._guard = GuardWatch()
         self._calls = OperatorCalls(self, self._say, self._start_request)
         self._connect()
+        self.get_logger().info(f"{device_words(self.mapping)} drives {self.contract.name} while its dead-man switch is "
+                               "held")
 
     def _make_operator(self, reach_s: float) -> Operator:
         leader = self.mapping.engage_within_rad if isinstance(self.mapping, LeaderMapping) else None
-        silence_s = KEYBOARD_SILENCE_S if isinstance(self.mapping, KeyboardMapping) else self.mapping.silence_s
+        by_keys = isinstance(self.mapping, KeyboardMapping)
         # Policies count milliseconds, operators microseconds: no two runs bear one number, a restart reuses none.
         return Operator(self.contract, make_planner(self.contract, leader), device=device_words(self.mapping),
-                        silence_s=silence_s, first_run_id=time.time_ns() // 1000, reach_s=reach_s)
+                        silence_s=KEYBOARD_SILENCE_S if by_keys else self.mapping.silence_s, reach_s=reach_s,
+                        first_run_id=time.time_ns() // 1000, switch="a key" if by_keys else "the dead-man switch")
 
     def _connect(self) -> None:
         self._chunks = self.create_publisher(ActionChunk, OPERATOR_TOPIC, RELIABLE)
@@ -94,15 +100,15 @@ class TeleopNode(Node):
         self.create_subscription(Bool, INTERVENTION_TOPIC, self._on_intervention, LATCHED)
         self.create_subscription(RobotCommand, COMMAND_TOPIC, self._on_command, LATEST_ONLY)
         self.create_subscription(RecordingStatus, "/vla/recording", self._on_recording, LATCHED)
-        self.robot = RobotState(self, self.contract, Pace.REALTIME, self._turn)
+        self.robot = RobotState(self, self.contract, Pace.REALTIME, self.turn)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(self.contract.control_dt_ns / NS_PER_S, self._turn, clock=steady)
+        self.create_timer(self.contract.control_dt_ns / NS_PER_S, self.turn, clock=steady)
         self.create_timer(STATUS_PERIOD_S, self._publish_status, clock=steady)
 
     def shut_down(self) -> None:
         """Let go of the arm, and say so before leaving."""
         self.operator.release()
-        self._turn()
+        self.turn()
         self._chunks.wait_for_all_acked(Duration(seconds=LAST_WORDS_S))
 
     # ---- inputs ---------------------------------------------------------------------------------------------------
@@ -110,7 +116,7 @@ class TeleopNode(Node):
     def _on_safety(self, msg: SafetyStatus) -> None:
         self.safety = msg
         self._guard.hear(msg)
-        self._turn()
+        self.turn()
 
     def _on_intervention(self, msg: Bool) -> None:
         if self._has_control and not msg.data and self.operator.driving:
@@ -133,7 +139,7 @@ class TeleopNode(Node):
 
     # ---- one turn -------------------------------------------------------------------------------------------------
 
-    def _turn(self) -> None:
+    def turn(self) -> None:
         """Hear the device, do what was pressed, and send what follows."""
         self.device.tell(self.operator)
         steady_ns, now_ns = time.monotonic_ns(), self.get_clock().now().nanoseconds
@@ -199,7 +205,7 @@ def main() -> None:
         node = TeleopNode()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        serve_until_signal(executor)
+        _serve(node, executor)
         node.shut_down()
         executor.shutdown()
         node.destroy_node()
@@ -211,6 +217,17 @@ def main() -> None:
     finally:
         rclpy.try_shutdown()
     sys.exit(code)
+
+
+def _serve(node: TeleopNode, executor: SingleThreadedExecutor) -> None:
+    """Until a signal; with a keyboard on its terminal, where the log would spoil the picture, until it is left."""
+    if not isinstance(node.mapping, KeyboardMapping):
+        serve_until_signal(executor)
+        return
+    with Terminal() as terminal:
+        screen = TeleopScreen(node, terminal)
+        node.get_logger().set_level(LoggingSeverity.FATAL)  # what is said is on the screen
+        serve_until_signal(executor, screen.turn)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ class KeyReader:
         self.quits = False
 
     def hear(self, key: str, steady_ns: int) -> bool:
-        """Take a key, one character or a name; False: it does nothing."""
+        """Take a key, as `decode_keys` names it; False: it does nothing."""
         name = self._names.get(key)
         press = press_of(name) if name else None
         if key in self._moves:
@@ -66,8 +66,8 @@ class KeyReader:
         return presses
 
 
-_SEQUENCES = {b"\x1b[A": "up", b"\x1b[B": "down", b"\x1b[C": "right", b"\x1b[D": "left", b"\x1bOA": "up", b"\x1bOB": "down",
-              b"\x1bOC": "right", b"\x1bOD": "left"}
+_SEQUENCES = {start + end: name for start in (b"\x1b[", b"\x1bO")
+              for end, name in ((b"A", "up"), (b"B", "down"), (b"C", "right"), (b"D", "left"))}
 _CONTROLS = {b" ": "space", b"\n": "enter", b"\r": "enter", b"\t": "tab", b"\x1b": "escape", b"\x7f": "backspace",
              b"\x08": "backspace"}
 

@@ -46,7 +46,7 @@ Key = Annotated[str, AfterValidator(_key)]
 
 
 class Axis(StrictModel):
-    """An analogue axis, -1 .. 1: nothing within `dead_zone`, beyond it sign * scale * (its share of the rest)^response."""
+    """An analogue axis, -1 .. 1: nothing within `dead_zone`, beyond it sign * scale * (share of the rest)^response."""
 
     axis: Index
     sign: Literal[1, -1] = 1

@@ -55,15 +55,15 @@ class Step:
 class Operator:
     """Dead-man switch, silence and take-over of one operator.
 
-    device: its name in sentences. silence_s: a device that is silent for longer counts as released. first_run_id:
-    greater than that of any run of before.
+    device, switch: what it and its dead-man switch are called in sentences. silence_s: a device that is silent for
+    longer counts as released. first_run_id: greater than that of any run of before.
     """
 
     def __init__(self, contract: RobotContract, planner: Planner, *, device: str, silence_s: float, first_run_id: int,
-                 reach_s: float = REACH_S) -> None:
+                 reach_s: float = REACH_S, switch: str = "the dead-man switch") -> None:
         self._contract = contract
         self._planner = planner
-        self._device = device
+        self._device, self._switch = device, switch
         self._silence_ns, self._silence_s = seconds_to_ns(silence_s), silence_s
         self._reach_ns = seconds_to_ns(reach_s)
         self._run_id = first_run_id - 1
@@ -75,7 +75,7 @@ class Operator:
         self._mistake = ""
         self._refusal = ""
         self._silent = False
-        self._opening = 1.0
+        self.opening = 1.0  # of the gripper, as sent last: 0 closed .. 1 open
         self._chunk_stamp_ns = -1
         self._chunk_steady_ns = 0
         self._warnings: list[str] = []
@@ -98,13 +98,13 @@ class Operator:
     def toggle_gripper(self) -> bool:
         """Open the gripper, or close it when it is open; False: not while nobody drives."""
         if self.driving:
-            self._opening = 0.0 if self._opening > 0.5 else 1.0
+            self.opening = 0.0 if self.opening > 0.5 else 1.0
         return self.driving
 
     def hear_opening(self, opening: float) -> None:
         """What the gripper was sent, by whomever; the operator goes on from there."""
         if not self.driving:
-            self._opening = opening
+            self.opening = opening
 
     def release(self) -> None:
         """Cease to drive, whatever the switch says, until it is released and held again."""
@@ -116,6 +116,7 @@ class Operator:
     def step(self, now_ns: int, steady_ns: int, state: Observation | None, guard: GuardWord) -> Step:
         """What is to be done now; call it for every message of device and robot, and regularly."""
         alive = self._listen(steady_ns)
+        obstacle = guard.fault or (None if self.driving else state_fault(self._contract, state, now_ns))
         held = alive and self._wish is not None and self._wish.dead_man
         if alive and not held:
             self._armed, self._refusal = True, ""
@@ -124,11 +125,11 @@ class Operator:
         elif self.driving and not held:
             self._end()
         elif held and self._armed and not self.driving:
-            self._begin(now_ns, state, guard)
+            self._begin(state, obstacle)
         chunk = self._chunk(now_ns, steady_ns, state) if self.driving and state is not None else None
         ended_run_id, self._ended_run_id = self._ended_run_id, 0
         warnings, self._warnings = tuple(self._warnings), []
-        return Step(*self._word(alive, held, guard), chunk, ended_run_id, warnings)
+        return Step(*self._word(alive, held, guard, obstacle), chunk, ended_run_id, warnings)
 
     def _listen(self, steady_ns: int) -> bool:
         """Whether the device speaks; its silence and its return are told once."""
@@ -141,12 +142,12 @@ class Operator:
             self._silent = True
             self.release()
         elif not silent and self._silent:
-            self._warnings.append(f"{self._device} speaks again; release the dead-man switch and hold it again to drive")
+            self._warnings.append(f"{self._device} speaks again; release {self._switch} and hold it again to drive")
             self._silent = False
         return not silent
 
-    def _begin(self, now_ns: int, state: Observation | None, guard: GuardWord) -> None:
-        refusal = guard.fault or state_fault(self._contract, state, now_ns) or self._planner.begin(state, self._wish)
+    def _begin(self, state: Observation | None, obstacle: str | None) -> None:
+        refusal = obstacle or self._planner.begin(state, self._wish)
         if refusal:
             self._armed, self._refusal = False, refusal
             self._warnings.append(f"the arm holds: {refusal}")
@@ -174,11 +175,11 @@ class Operator:
         if self._contract.action.gripper is None:
             return ActionChunk(state.stamp_ns, dt_ns, arm, 1, self._run_id)
         if self._wish.opening is not None:
-            self._opening = self._wish.opening
-        values = np.column_stack([arm, np.full(count, self._opening)])
+            self.opening = self._wish.opening
+        values = np.column_stack([arm, np.full(count, self.opening)])
         return ActionChunk(state.stamp_ns, dt_ns, values, 1, self._run_id)
 
-    def _word(self, alive: bool, held: bool, guard: GuardWord) -> tuple[TeleopState, bool, str]:
+    def _word(self, alive: bool, held: bool, guard: GuardWord, obstacle: str | None) -> tuple[TeleopState, bool, str]:
         if guard.fault is not None:
             return TeleopState.BLOCKED, alive, guard.fault
         if self.driving:
@@ -187,5 +188,5 @@ class Operator:
         if not alive:
             return state, alive, self._mistake or f"{self._device} is silent"
         if held:
-            return state, alive, self._refusal or "release the dead-man switch, then hold it again to drive"
-        return state, alive, "hold the dead-man switch to " + ("drive" if guard.has_control else "take over")
+            return state, alive, self._refusal or f"release {self._switch}, then hold it again to drive"
+        return state, alive, obstacle or f"hold {self._switch} to {'drive' if guard.has_control else 'take over'}"

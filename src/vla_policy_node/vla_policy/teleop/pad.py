@@ -53,7 +53,8 @@ class PadReader:
         self._mapping = mapping
         self._size = motion_size(contract)
         by_joints = contract.action.kind is ActionKind.JOINT_POSITION
-        self._motion: list[Axis | None] = list(mapping.joints if by_joints else motion_pairs(mapping.motion))[:self._size]
+        axes: list[Axis | None] = list(mapping.joints if by_joints else motion_pairs(mapping.motion))
+        self._motion = axes[:self._size]
         self._values: Sequence[float] | None = None
         self.buttons = ButtonReader(mapping.press, mapping.buttons)
 
