@@ -60,7 +60,8 @@ def bring_up(context: LaunchContext) -> list[Action]:
         actions.append(include("sim", sim=given["sim"], contract=contract, pace="realtime", task=given["task"],
                                seed=given["seed"], publish_state=given["publish_state"]))
     actions.append(guarded(given, contract))
-    return [*actions, recorder(given, contract), teleop(given, contract), *console(context, given["headless"], contract)]
+    actions += [recorder(given, contract), teleop(given, contract)]
+    return actions + console(context, given["headless"], contract)
 
 
 def check(given: dict[str, str], all_configurations: dict[str, str]) -> None:

@@ -29,7 +29,8 @@ setup(
     packages=find_packages(include=["vla_policy", "vla_policy.*", "vla_policy_node", "vla_policy_node.*"]),
     python_requires=">=3.11,<3.14",
     install_requires=["huggingface-hub", "msgpack", "numpy", "opencv-python-headless", "pillow", "pydantic>=2",
-                      "pyyaml", "rich", "rosbags", "safetensors", "tokenizers", "torch", "transformers>=5", "websockets>=15"],
+                      "pyyaml", "rich", "rosbags", "safetensors", "tokenizers", "torch", "transformers>=5",
+                      "websockets>=15"],
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (str(SHARE), ["package.xml"]),

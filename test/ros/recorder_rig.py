@@ -42,7 +42,7 @@ def recorder_command(contract: Path, output: Path, *parameters: str) -> list[str
 class RecorderRig:
     """Publishes observations and commands twenty times a second while `feeding`, in a thread.
 
-    silent: topics that say nothing. published: messages of each topic. sent: of each topic, while `as_bytes`, byte for byte.
+    silent: topics that say nothing. published: messages of each topic. sent: of each, while `as_bytes`, byte for byte.
     """
 
     def __init__(self, contract_path: Path, silent: tuple[str, ...] = ()) -> None:

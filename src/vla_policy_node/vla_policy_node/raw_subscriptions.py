@@ -34,7 +34,7 @@ class RawSubscriptions:
         self._complaints: set[str] = set()
 
     def refresh(self, may_lose: bool) -> None:
-        """Look at the graph; call it regularly. may_lose: nothing is recorded, so that a topic may be left for a moment."""
+        """Look at the graph; call it regularly. may_lose: nothing is recorded, a topic may be left for a moment."""
         for stream in self._streams:
             found = self._node.get_publishers_info_by_topic(stream.topic.name)
             stream.types = tuple(sorted({info.topic_type for info in found}))

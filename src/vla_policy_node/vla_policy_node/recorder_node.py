@@ -1,7 +1,7 @@
 """A robot's topics and a person's wishes in, one bag an episode out, every message as it came.
 
-The thinking stands in `vla_policy.recorder`; this node gives it messages and clocks, and answers services. Its callbacks
-only queue: a thread of the recorder writes.
+The thinking stands in `vla_policy.recorder`; this node gives it messages and clocks, and answers services. Its
+callbacks only queue: a thread of the recorder writes.
 """
 
 from __future__ import annotations
@@ -202,7 +202,8 @@ class RecorderNode(Node):
         response.success, response.message, response.path = await self._start(wish)
         return response
 
-    async def _on_stop(self, request: StopRecording.Request, response: StopRecording.Response) -> StopRecording.Response:
+    async def _on_stop(self, request: StopRecording.Request,
+                       response: StopRecording.Response) -> StopRecording.Response:
         if request.outcome not in _OUTCOMES:
             response.message = f"outcome: got {request.outcome}, expected one of {sorted(_OUTCOMES)}"
         elif self._recorder.state is not RecorderState.RECORDING:
@@ -211,7 +212,7 @@ class RecorderNode(Node):
         else:
             self._recorder.stop(self._now_ns(), _OUTCOMES[request.outcome], request.discard, request.note)
             self._publish_status()
-            ended = await self._end_of(self._recorder.path)
+            ended = await self._end_of(self._recorder.begun)
             response.success = ended.is_kept or request.discard
             response.message, response.path = ended.message, str(ended.path)
         return response
@@ -257,17 +258,17 @@ class RecorderNode(Node):
     async def _execute(self, handle: ServerGoalHandle) -> RecordEpisode.Result:
         goal = handle.request
         wish = StartRequest(goal.instruction, goal.operator_name, goal.task, goal.name, stamp_to_ns(goal.time_limit))
-        begun, message, path = await self._start(wish)
+        begun, message, _ = await self._start(wish)
         if not begun:
             handle.abort()
             return RecordEpisode.Result(message=message)
-        folder = Path(path)
+        number = self._recorder.begun
         feedback = self.create_timer(STATUS_S, lambda: self._feed_back(handle), clock=Clock(
             clock_type=ClockType.STEADY_TIME))
-        await self._until(lambda: handle.is_cancel_requested or self._has_ended(folder))
+        await self._until(lambda: handle.is_cancel_requested or self._has_ended(number))
         if handle.is_cancel_requested and self._recorder.state is RecorderState.RECORDING:
             self._recorder.stop(self._now_ns())
-        ended = await self._end_of(folder)
+        ended = await self._end_of(number)
         self.destroy_timer(feedback)
         if handle.is_cancel_requested:
             handle.canceled()
@@ -282,11 +283,11 @@ class RecorderNode(Node):
         if handle.is_active:
             handle.publish_feedback(RecordEpisode.Feedback(status=self._status()))
 
-    def _has_ended(self, folder: Path) -> bool:
-        return self._recorder.ended is not None and self._recorder.ended.path == folder
+    def _has_ended(self, number: int) -> bool:
+        return self._recorder.ended is not None and self._recorder.ended.number >= number
 
-    async def _end_of(self, folder: Path) -> Ended:
-        await self._until(lambda: self._has_ended(folder))
+    async def _end_of(self, number: int) -> Ended:
+        await self._until(lambda: self._has_ended(number))
         return self._recorder.ended
 
     # ---- time ---------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Serialised messages in, a rosbag2 bag with one MCAP file out, as any rosbag2 or MCAP reader opens it.
 
-`BagWriter` is what an episode needs of a bag. Here it is written by the library rosbags; where a ROS distribution brings
-its own rosbag2, `vla_policy_node.rosbag2_writer` does it.
+`BagWriter` is what an episode needs of a bag. Here it is written by the library rosbags; where a ROS distribution
+brings its own rosbag2, `vla_policy_node.rosbag2_writer` does it.
 """
 
 from __future__ import annotations

@@ -50,7 +50,9 @@ def definition_of(kind: str) -> Definition:
 
 
 def definition_from(kind: str, text: str) -> Definition:
-    """The definition that a bag holds as `text`; empty, or of no use: the one that is installed. Raises: ConfigError."""
+    """The definition that a bag holds as `text`; where that is of no use, the installed one. Raises: ConfigError."""
+    if not text:
+        return definition_of(kind)
     try:
         store = get_typestore(Stores.EMPTY)
         store.register(get_types_from_msg(text, kind))

@@ -78,8 +78,9 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How the last episode ended. is_kept: whole, and as it was meant."""
+    """How the last episode ended. number: of those begun, from 1. is_kept: whole, and as it was meant."""
 
+    number: int
     is_kept: bool
     message: str
     path: Path
@@ -93,6 +94,7 @@ class _Episode:
     running: RunningRecord
     writer: EpisodeWriter
     counts: dict[str, EpisodeCount]
+    lost_before: dict[str, int]
     time_limit_ns: int
     policy_drove: bool
     operator_drove: bool
@@ -105,7 +107,7 @@ class _Episode:
 class Recorder:
     """Records one episode after the other. say(severity, words): for the log.
 
-    state, episodes (kept since the start), ended (the last one), scene: for whoever looks.
+    state, begun and episodes (kept) since the start, ended (the last one), scene, silent topics: for whoever looks.
     """
 
     def __init__(self, contract: RobotContract, settings: RecorderSettings, streams: StreamTable, open_bag: OpenBag,
@@ -118,7 +120,7 @@ class Recorder:
         self._episode: _Episode | None = None
         self._operator_drives = False
         self.state = RecorderState.IDLE
-        self.episodes = 0
+        self.begun = self.episodes = 0
         self.ended: Ended | None = None
         self.scene: Scene | None = None
         self.silent: list[str] = []
@@ -193,9 +195,12 @@ class Recorder:
                                    round(RESERVE_SHARE * settings.min_free_bytes))
         except (OSError, RuntimeError) as problem:
             raise DataError(f"{folder}: cannot be made: {problem}") from None
-        self._episode = _Episode(running, writer, {}, request.time_limit_ns, False, self._operator_drives, now_ns)
+        lost_before = {stream.topic.name: stream.meter.lost for stream in self._streams}
+        self._episode = _Episode(running, writer, {}, lost_before, request.time_limit_ns, False, self._operator_drives,
+                                 now_ns)
         self._clock = ClockWatch(self._contract.watchdog.clock_jump_s, self._simulated)
         self.state, self.silent = RecorderState.RECORDING, []
+        self.begun += 1
         for stream in self._streams:
             if stream.newest is not None and stream.type:
                 self._put(self._episode, stream, now_ns, stream.newest)
@@ -279,7 +284,7 @@ class Recorder:
         name = stream.topic.name
         count = episode.counts.get(name)
         if count is None:
-            count = episode.counts[name] = EpisodeCount(stream.in_bag(), stream.meter.lost)
+            count = episode.counts[name] = EpisodeCount(stream.in_bag(), episode.lost_before[name])
         if episode.writer.put(count.topic, received_ns, payload):
             count.take(received_ns)
         else:
@@ -325,7 +330,7 @@ class Recorder:
             self.episodes += 1
         is_fault = bool(failure) or episode.by_fault
         self.state = RecorderState.FAILED if is_fault else RecorderState.IDLE
-        self.ended = Ended(not is_fault and not episode.is_discarded, words, folder, outcome)
+        self.ended = Ended(self.begun, not is_fault and not episode.is_discarded, words, folder, outcome)
         self.silent = []
         self._say("error" if is_fault else "info", words)
 

@@ -28,6 +28,8 @@ _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 0x03, 0x04, 0x05, 0x06, 0x0F
 _HEAD = struct.Struct("<BQ")  # operation code and length of a record
 _MESSAGE_HEAD = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time
 _CHUNK_HEAD = struct.Struct("<QQQI")  # first and last time, size without compression, checksum
+# What is raised on bytes that are not those that were written.
+_DAMAGE = (ZstdError, RuntimeError, EOFError, ValueError, KeyError, struct.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class Salvage:
         """In the order of the file. Raises: DataError where it is no MCAP file at all."""
         with self._path.open("rb") as file:
             if file.read(len(MAGIC)) != MAGIC:
-                raise DataError(f"{self._path}: got no MCAP file, or not even its first bytes; nothing can be recovered")
+                raise DataError(f"{self._path}: got no MCAP file, not even its first bytes; nothing can be recovered")
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))  # ends with its last slice
         yield from self._messages(data[len(MAGIC) :])
 
@@ -62,7 +64,7 @@ class Salvage:
             if operation == _DATA_END:
                 return
             if operation == _CHUNK:
-                yield from self._messages(self._chunk(content))
+                yield from self._chunk_messages(content)
             elif operation == _SCHEMA:
                 self._add_schema(content)
             elif operation == _CHANNEL:
@@ -72,7 +74,13 @@ class Salvage:
                 if channel in self._topics:
                     yield SavedMessage(self._topics[channel], received_ns, bytes(content[_MESSAGE_HEAD.size :]))
 
-    def _chunk(self, content: memoryview) -> memoryview:
+    def _chunk_messages(self, content: memoryview) -> Iterator[SavedMessage]:
+        try:
+            yield from self._messages(self._records_in(content))
+        except _DAMAGE:
+            self.damaged_chunks += 1
+
+    def _records_in(self, content: memoryview) -> memoryview:
         """Its records; of one that was cut off those before the cut, where it is not compressed."""
         if len(content) < _CHUNK_HEAD.size + 4:
             return memoryview(b"")
@@ -83,9 +91,8 @@ class Salvage:
             return records
         if compression:
             records = _decompressed(compression, records, size)
-        if records is None or (checksum and crc32(records) != checksum):
-            self.damaged_chunks += 1
-            return memoryview(b"")
+        if checksum and crc32(records) != checksum:
+            raise ValueError("checksum")
         return records
 
     def _add_schema(self, content: memoryview) -> None:
@@ -125,13 +132,12 @@ def _text(data: memoryview, at: int) -> tuple[str, int]:
     return str(data[at + 4 : at + 4 + length], "utf-8"), at + 4 + length
 
 
-def _decompressed(compression: str, records: memoryview, size: int) -> memoryview | None:
-    """None where the bytes are damaged or cut off."""
-    try:
-        plain = (decompress_zstd if compression == "zstd" else decompress_lz4)(bytes(records))
-    except (ZstdError, RuntimeError, EOFError):
-        return None
-    return memoryview(plain) if len(plain) == size else None
+def _decompressed(compression: str, records: memoryview, size: int) -> memoryview:
+    """Raises one of _DAMAGE where the bytes are damaged or cut off."""
+    plain = (decompress_zstd if compression == "zstd" else decompress_lz4)(bytes(records))
+    if len(plain) != size:
+        raise ValueError("size")
+    return memoryview(plain)
 
 
 def _offered(content: memoryview, at: int) -> tuple[OfferedQos, ...]:

@@ -125,7 +125,8 @@ def _slow(stream: Stream, steady_ns: int, is_paced: bool, usual: Mapping[str, To
     rate_hz, least_hz = stream.meter.rate_hz(steady_ns), 1.0 / stream.topic.max_age_s
     if rate_hz is None or rate_hz < least_hz:
         got = "one message" if rate_hz is None else f"{rate_hz:.1f} Hz"
-        yield Fault(f"{name}: got {got}, expected at least {least_hz:.1f} Hz by its max_age_s; look at its driver", True)
+        words = f"{name}: got {got}, expected at least {least_hz:.1f} Hz by its max_age_s; look at its driver"
+        yield Fault(words, True)
     elif name in usual and rate_hz < USUAL_SHARE * usual[name].rate_hz:
-        yield Fault(f"{name}: got {rate_hz:.1f} Hz, expected about the {usual[name].rate_hz:.1f} Hz of the last episode "
-                    "in this folder; look at its driver, or record into another folder", True)
+        yield Fault(f"{name}: got {rate_hz:.1f} Hz, expected about the {usual[name].rate_hz:.1f} Hz of the last "
+                    "episode in this folder; look at its driver, or record into another folder", True)
