@@ -21,6 +21,7 @@ setup(
     entry_points={"console_scripts": [
         "evaluate = sim_bridges.evaluate:main",
         "sim_node = sim_bridges.sim_node:main",
+        "data_loop = sim_bridges.data_loop:main",
         "scripted_operator = sim_bridges.operator.node:main",
     ]},
 )

@@ -70,8 +70,9 @@ class Session:
             self._go(Step.LINGERING, now_s)
 
     def fail(self, problem: str, now_s: float) -> None:
-        """Something went wrong; the first thing counts."""
-        self.problem = self.problem or problem
+        """Something went wrong; the first thing counts, and nothing after the success does."""
+        if not self.succeeded:
+            self.problem = self.problem or problem
         if self.drives:
             self._go(Step.LETTING_GO, now_s)
 
