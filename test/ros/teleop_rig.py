@@ -7,15 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from geometry_msgs.msg import Twist
 from guard_rig import GuardRig
 from processes import Spawned
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 from vla_msgs.msg import TeleopStatus
 from vla_msgs.srv import MarkRecording, StartRecording, StopRecording
 
-from vla_policy_node.operator_topics import OPERATOR_TOPIC, TAKE_OVER_SERVICE, TELEOP_STATUS_TOPIC
+from vla_policy_node.messages import ns_to_stamp
+from vla_policy_node.operator_topics import TAKE_OVER_SERVICE, TELEOP_STATUS_TOPIC
 from vla_policy_node.pace import LATCHED, RELIABLE
 
 AXES, BUTTONS = 8, 11  # of config/teleop/joy.yaml
@@ -32,13 +35,18 @@ def teleop_command(*parameters: str) -> list[str]:
 
 
 class TeleopRig(GuardRig):
-    """A GuardRig with a gamepad that repeats `axes` and `buttons` while `joy_speaks`, and a policy that sends chunks of
-    `policy_row` while it has a run. answers: what the stand-in recorder was asked.
+    """A GuardRig with a gamepad that repeats `axes` and `buttons` while `joy_speaks`, a SpaceMouse that repeats `cap`,
+    a leader arm that repeats `leader`, and a policy that sends chunks of `policy_row` while it has a run.
+
+    simulated: it gives time on /clock, `time_offset_ns` off the system's. asked: what the stand-in recorder was asked.
     """
 
-    def __init__(self, contract_path: Path, position: tuple[float, float, float]) -> None:
+    def __init__(self, contract_path: Path, position: tuple[float, float, float], simulated: bool = False) -> None:
+        self.simulated, self.time_offset_ns = simulated, 0
         self.axes, self.buttons = [0.0] * AXES, [0] * BUTTONS
-        self.joy_speaks, self.leader = True, {}
+        self.joy_speaks = True
+        self.cap: Twist | None = None
+        self.leader: dict[str, float] = {}
         self.teleop: Spawned | None = None  # the process, whose words explain a failure
         self.policy_run_id, self.policy_row = 0, None
         self.statuses: list[TeleopStatus] = []
@@ -52,6 +60,9 @@ class TeleopRig(GuardRig):
         super()._connect()
         node = self.node
         self._joy = node.create_publisher(Joy, "/joy", RELIABLE)
+        self._spacemouse = node.create_publisher(Twist, "/spacenav/twist", RELIABLE)
+        self._spacemouse_buttons = node.create_publisher(Joy, "/spacenav/joy", RELIABLE)
+        self._clock = node.create_publisher(Clock, "/clock", RELIABLE)
         self._leader = node.create_publisher(JointState, "/leader/joint_states", RELIABLE)
         self.take_over = node.create_client(SetBool, TAKE_OVER_SERVICE)
         node.create_subscription(TeleopStatus, TELEOP_STATUS_TOPIC, self.statuses.append, LATCHED)
@@ -82,11 +93,23 @@ class TeleopRig(GuardRig):
 
     def connect_teleop(self, words: str) -> None:
         """Wait for the teleoperation, until it hears device and guard, saw the switch released, and says `words`."""
-        self.until(lambda: self.node.count_subscribers("/joy") and self.node.count_publishers(OPERATOR_TOPIC)
-                   and self.node.count_subscribers(OPERATOR_TOPIC), "teleoperation")
+        buttons = (self._joy, self._spacemouse_buttons)
+        self.until(lambda: any(publisher.get_subscription_count() for publisher in buttons), "teleoperation")
         self.until_teleop(TeleopStatus.OFF, words)
 
+    def now_ns(self) -> int:
+        """ROS time, as a robot's driver stamps it."""
+        return super().now_ns() + self.time_offset_ns
+
+    def press_spacemouse(self, *buttons: int) -> None:
+        """Tell the buttons of the SpaceMouse, once, as its driver does."""
+        self._spacemouse_buttons.publish(Joy(axes=[0.0] * 6, buttons=[int(index in buttons) for index in range(2)]))
+
     def _play_device(self) -> None:
+        if self.simulated:
+            self._clock.publish(Clock(clock=ns_to_stamp(self.now_ns())))
+        if self.cap is not None:
+            self._spacemouse.publish(self.cap)
         if self.joy_speaks:
             self._joy.publish(Joy(axes=self.axes, buttons=self.buttons))
         if self.leader:
@@ -122,7 +145,7 @@ class TeleopRig(GuardRig):
                    f"teleoperation in state {state} with '{words}', last {self.statuses[-1:]}")
         return self.statuses[-1]
 
-    def until_said(self, words: str) -> None:
+    def until_logged(self, words: str) -> None:
         """Wait until the teleoperation logs these words."""
         self.until(lambda: words in self.teleop.output, f"'{words}'")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from geometry_msgs.msg import Twist
 from guard_rig import guard_command, relaxed_contract, twist_values
 from processes import Spawn
 from teleop_rig import (
@@ -26,6 +27,7 @@ from vla_msgs.msg import SafetyStatus, TeleopStatus
 from vla_msgs.srv import MarkRecording, StartRecording, StopRecording
 
 from vla_policy.teleop.operator import TeleopState
+from vla_policy.types import NS_PER_S
 
 CENTRE = (0.5, 0.0, 0.3)
 POLICY_ROW = [0.0, 0.005, 0.0, 0.0, 0.0, 0.0, 1.0]  # 0.1 m/s along y at 20 rows a second
@@ -36,19 +38,20 @@ Start = Callable[..., TeleopRig]
 
 @pytest.fixture
 def start(spawn: Spawn, tmp_path: Path) -> Iterator[Start]:
-    """`start(robot, *parameters, feeding=…)` starts guard and teleoperation and returns a rig connected to both."""
+    """`start(robot, *parameters, feeding=…, simulated=…)` starts guard and teleoperation; a rig connected to both."""
     rigs = []
 
     def begin(robot: str = "tabletop", *parameters: str, position: tuple[float, float, float] = CENTRE,
-              watchdog: dict[str, float] | None = None, feeding: bool = True) -> TeleopRig:
-        path = relaxed_contract(robot, tmp_path, **(watchdog or {}))
-        guard = spawn(guard_command(path))
-        rig = TeleopRig(path, position)
+              feeding: bool = True, simulated: bool = False, until: str = "to take over") -> TeleopRig:
+        path = relaxed_contract(robot, tmp_path)
+        time_source = ["use_sim_time:=true"] if simulated else []
+        guard = spawn(guard_command(path, *time_source))
+        rig = TeleopRig(path, position, simulated)
         rigs.append(rig)
         rig.feeding, rig.guard = feeding, guard
         rig.connect()
-        rig.teleop = spawn(teleop_command(f"contract:={path}", *parameters))
-        rig.connect_teleop("to take over" if feeding else "state is missing")
+        rig.teleop = spawn(teleop_command(f"contract:={path}", *time_source, *parameters))
+        rig.connect_teleop(until)
         return rig
 
     yield begin
@@ -93,7 +96,7 @@ def test_the_dead_man_switch_drives_and_its_release_holds_without_a_latch(start:
 def test_the_gripper_button_toggles_what_was_sent(start: Start) -> None:
     rig = start()
     rig.tap(GRIPPER)
-    rig.until_said("gripper: hold the dead-man switch")
+    rig.until_logged("gripper: hold the dead-man switch")
     rig.hold(DEAD_MAN)
     rig.until(lambda: rig.gripper and rig.gripper[-1].opening == 1.0, "open gripper")
     rig.tap(GRIPPER)
@@ -147,6 +150,64 @@ def test_the_take_over_button_holds_the_arm_without_the_switch(start: Start) -> 
     assert rig.safety[-1].state == SafetyStatus.IDLE
 
 
+# ---- other devices and robots -----------------------------------------------------------------------------------
+
+
+def test_a_spacemouse_drives_by_its_twist_and_its_own_button(start: Start) -> None:
+    rig = start("tabletop", "device:=spacemouse", until="is silent")
+    rig.press_spacemouse()
+    rig.cap = Twist()
+    rig.until_teleop(TeleopStatus.OFF, "to take over")
+    rig.press_spacemouse(0)  # told once; the twist goes on
+    rig.cap.linear.z = -1.0
+    until_twist(rig, 2, -1)
+    rig.serve(1.0)
+    until_twist(rig, 2, -1)
+    rig.press_spacemouse()
+    assert_holds(rig)
+    rig.press_spacemouse(0)
+    until_twist(rig, 2, -1)
+    rig.cap = None
+    rig.until_logged("the spacemouse on /spacenav/twist was silent")
+    assert_holds(rig)
+
+
+def test_a_pose_robot_is_moved_from_where_it_stands_and_holds_there(start: Start) -> None:
+    rig = start("franka", position=(0.5, 0.1, 0.4))
+    rig.hold(DEAD_MAN, x=1.0)
+    rig.until(lambda: rig.arm and rig.arm[-1].pose.position.x > 0.52, "motion")
+    first = rig.arm[0].pose.position
+    assert first.x < 0.51 and (first.y, first.z) == pytest.approx((0.1, 0.4))
+    rig.hold()
+    rig.until_teleop(TeleopStatus.HOLDING)
+    seen = len(rig.arm)
+    rig.until(lambda: len(rig.arm) > seen + 5, "held poses")
+    assert len({msg.pose.position.x for msg in rig.arm[seen + 1:]}) == 1
+    assert rig.safety[-1].state == SafetyStatus.IDLE
+
+
+def test_a_leader_must_be_near_and_is_then_followed(start: Start) -> None:
+    rig = start("so101", "device:=leader", until="is silent")
+    names = rig.contract.action.joints
+    rig.leader = {**dict.fromkeys(names, 0.0), "gripper": -0.1745, "wrist_flex": 0.6}
+    rig.until_teleop(TeleopStatus.OFF, "to take over")
+    rig.hold(DEAD_MAN)
+    rig.until_logged("the leader is not where the follower is: got wrist_flex +0.60 rad, expected at most 0.15 rad")
+    rig.serve(0.3)
+    assert not rig.arm
+    rig.leader["wrist_flex"] = 0.0
+    rig.hold()
+    rig.until_teleop(TeleopStatus.OFF, "to take over")
+    rig.hold(DEAD_MAN)
+    rig.until_teleop(TeleopStatus.DRIVING)
+    rig.leader["shoulder_pan"] = 0.3
+    rig.until(lambda: rig.arm and rig.arm[-1].data[0] > 0.29, "follower at its leader")
+    steps = np.diff([msg.data[0] for msg in rig.arm])
+    assert np.abs(steps).max() <= rig.contract.limits.joint_velocity[0] / rig.contract.control_rate_hz + 1e-9
+    rig.leader["gripper"] = 1.7453
+    rig.until(lambda: rig.gripper[-1].data[0] == pytest.approx(1.7453), "open gripper")
+
+
 # ---- what goes wrong --------------------------------------------------------------------------------------------
 
 
@@ -155,13 +216,13 @@ def test_a_joy_that_falls_silent_counts_as_released(start: Start) -> None:
     rig.hold(DEAD_MAN, x=1.0)
     until_twist(rig, 0, +1)
     rig.joy_speaks = False
-    rig.until_said("the joy on /joy was silent for more than 0.3 s with the dead-man switch held")
+    rig.until_logged("the joy on /joy was silent for more than 0.3 s with the dead-man switch held")
     assert_holds(rig)
     status = rig.until_teleop(TeleopStatus.HOLDING, "silent")
     assert not status.device_alive
     assert rig.safety[-1].state == SafetyStatus.IDLE  # no latch
     rig.joy_speaks = True
-    rig.until_said("the joy on /joy speaks again")
+    rig.until_logged("the joy on /joy speaks again")
     assert_holds(rig)  # the switch is still held, but must be pressed anew
     rig.hold()
     rig.until_teleop(TeleopStatus.HOLDING, "hold the dead-man")
@@ -177,7 +238,7 @@ def test_another_gamepad_is_refused_and_the_arm_holds(start: Start, axes: int, b
     rig.hold(DEAD_MAN, x=1.0)
     until_twist(rig, 0, +1)
     rig.axes, rig.buttons = [1.0] * axes, [1] * buttons
-    rig.until_said(words)
+    rig.until_logged(words)
     assert_holds(rig)
     status = rig.until_teleop(TeleopStatus.HOLDING, words)
     assert "/joy" in status.message and not status.device_alive
@@ -227,19 +288,20 @@ def test_the_emergency_stop_button_and_the_way_out(start: Start) -> None:
 
 
 def test_a_clock_that_jumps_stops_the_operator_as_it_stops_a_policy(start: Start) -> None:
-    rig = start("tabletop", "use_sim_time:=false", watchdog={"clock_jump_s": 5.0})
+    rig = start(simulated=True)
     rig.hold(DEAD_MAN, x=1.0)
     until_twist(rig, 0, +1)
-    rig.feeding = False
-    rig.feed(rig.now_ns() - 20 * 10**9)  # the robot's clock goes back by 20 s
-    rig.until_state(SafetyStatus.STOPPED, SafetyStatus.STATE_STALE)
+    rig.time_offset_ns -= NS_PER_S
+    status = rig.until_state(SafetyStatus.STOPPED, SafetyStatus.CLOCK_JUMP)
+    assert "time went back" in status.message
     assert_holds(rig)
+    rig.until_teleop(TeleopStatus.BLOCKED, "time went back")
 
 
 def test_a_robot_that_is_not_heard_moves_nothing(start: Start) -> None:
-    rig = start(feeding=False)
+    rig = start(feeding=False, until="state is missing")
     rig.hold(DEAD_MAN, x=1.0)
-    rig.until_said("the arm holds: the robot's state is missing, expected joints and pose")
+    rig.until_logged("the arm holds: the robot's state is missing, expected joints and pose")
     rig.serve(0.5)
     assert not rig.arm and not any(rig.interventions)
     rig.hold()
@@ -256,16 +318,16 @@ def test_a_robot_that_is_not_heard_moves_nothing(start: Start) -> None:
 def test_buttons_call_the_recorder_and_tell_its_answer(start: Start) -> None:
     rig = start("tabletop", "instruction:=lift the red block", "operator:=ada")
     rig.tap(START)
-    rig.until_said("record_start: nobody offers /vla/record/start; is recorder_node running")
+    rig.until_logged("record_start: nobody offers /vla/record/start; is recorder_node running")
     rig.offer_recorder()
     rig.until(lambda: rig.node.count_clients("/vla/record/mark"), "client of the recorder")
     rig.serve(1.0)
     rig.tap(START)
-    rig.until_said("record_start: recording 7")
+    rig.until_logged("record_start: recording 7")
     for buttons, words in (((BACK, GRIPPER), "record_success"), ((BACK, ESTOP), "record_failure"),
                            ((BACK, TAKE_OVER), "record_discard"), ((BACK, START), "record_stop")):
         rig.tap(*buttons)
-        rig.until_said(f"{words}: nothing is being recorded")
+        rig.until_logged(f"{words}: nothing is being recorded")
     started, success, failure, discarded, stopped = rig.asked
     assert (started.instruction, started.operator_name) == ("lift the red block", "ada")
     assert isinstance(started, StartRecording.Request)

@@ -34,10 +34,10 @@ from vla_policy.messages import chunk_from_msg
 from vla_policy.recording import INTERVENTION_TOPIC
 from vla_policy.types import NS_PER_S, Command
 from vla_policy_node.messages import command_to_msg, make_header
+from vla_policy_node.operator_topics import OPERATOR_TOPIC, TAKE_OVER_SERVICE
 from vla_policy_node.pace import LATCHED, RECORDED, RELIABLE, Pace
 from vla_policy_node.robot_output import RobotOutput
 from vla_policy_node.robot_state import RobotState
-from vla_policy_node.operator_topics import OPERATOR_TOPIC, TAKE_OVER_SERVICE
 from vla_policy_node.serving import serve_until_signal
 
 LOCKSTEP_SILENCE_S = 60.0  # simulated time waits for the policy: a slow one is no danger, a dead one is noticed

@@ -27,7 +27,8 @@ PAD: dict[str, Any] = {
     "press": {"dead_man": 4, "slow": 3, "gripper": 0, "hand_back": 1, "reset_guard": [2, 1]},
 }
 KEYS: dict[str, Any] = {
-    "device": "keyboard", "act_s": 0.2, "speeds": {"normal": 0.5, "slow": 0.1}, "motion": {"x": ["w", "s"], "y": ["a", "d"]},
+    "device": "keyboard", "act_s": 0.2, "speeds": {"normal": 0.5, "slow": 0.1},
+    "motion": {"x": ["w", "s"], "y": ["a", "d"]},
     "joints": [["q", "a"]], "press": {"gripper": "g", "slow": "1", "estop": "space", "quit": "escape"},
 }
 LEADER: dict[str, Any] = {

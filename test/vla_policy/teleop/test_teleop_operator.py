@@ -243,7 +243,7 @@ def test_a_target_stays_near_a_blocked_arm_and_in_the_workspace() -> None:
 
 
 def test_a_tool_outside_its_workspace_can_be_brought_back_only() -> None:
-    outside = dict(position=(0.82, 0.0, 0.3))
+    outside = {"position": (0.82, 0.0, 0.3)}
     further = drive(make(pose_contract()), hold([1.0, 0, 0, 0, 0, 0]), 4, lambda k: state(T0 + k * DT_NS, **outside))
     back = drive(make(pose_contract()), hold([-0.5, 0, 0, 0, 0, 0]), 4, lambda k: state(T0 + k * DT_NS, **outside))
     assert further[0] == pytest.approx(0.82) and back[0] == pytest.approx(0.82 - 4 * 0.2 * 0.05)

@@ -1,4 +1,4 @@
-"""Take-overs, hand-backs and the chunks of two drivers in; whose chunks are heard out: the operator before the policy."""
+"""Take-overs, hand-backs and two drivers' chunks in; whose chunks are heard out: the operator before the policy."""
 
 from __future__ import annotations
 

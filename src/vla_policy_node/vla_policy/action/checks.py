@@ -1,4 +1,4 @@
-"""A chunk or the robot's state in; what is wrong with it in words, or None, out. What the guard asks before it limits."""
+"""A chunk or the robot's state in; what is wrong with it, in words, or None, out. The guard asks before it limits."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from vla_policy.contract import RobotContract
 from vla_policy.types import NS_PER_S, ActionChunk, Command, Observation
 
 FIRST_STATE_S = 5.0  # how long a run waits for a robot that was never heard before it is a fault
+_OPERATOR_HOLDS = "the operator has control, the robot holds"
 _SAME = 1e-9  # values closer than this (m/s, rad/s, m, rad, fraction) differ by rounding only
 
 
@@ -126,13 +127,13 @@ class Guard:
             self._end_suspended()
         if self._running and run_id == self._run_id:
             self._end()
-            self._set_idle(f"run {run_id} ended, the robot holds")
+            self._set_idle(_OPERATOR_HOLDS if self.operator_has_control else f"run {run_id} ended, the robot holds")
 
     def take_over(self) -> None:
         """The operator has control: a policy's run waits, the robot holds until the operator's chunks come."""
         if not self._arbiter.operator_has_control:
             self._suspend_policy()
-            self._set_idle("")
+            self._set_idle(_OPERATOR_HOLDS)
 
     def hand_back(self, now_ns: int) -> None:
         """The policy has control again: the robot holds until chunks come that are computed from later observations."""
@@ -340,10 +341,8 @@ class Guard:
         return "the teleoperation" if self._driver is Driver.OPERATOR else "the policy"
 
     def _set_idle(self, message: str) -> None:
-        """IDLE, unless a stop is latched. While an operator has control that is what there is to say."""
+        """IDLE, unless a stop is latched."""
         if self.status.state is not GuardState.STOPPED:
-            if self._arbiter.operator_has_control and not self._running:
-                message = "the operator has control, the robot holds"
             self._set(GuardState.IDLE, StopReason.NONE, message)
 
     def _set(self, state: GuardState, reason: StopReason, message: str,
