@@ -39,30 +39,19 @@ def recorder_command(contract: Path, output: Path, *parameters: str) -> list[str
     return [sys.executable, "-m", "vla_policy_node.recorder_node", "--ros-args", *options]
 
 
-class RecorderRig:
-    """Publishes observations and commands twenty times a second while `feeding`, in a thread.
+class RecorderClient:
+    """Calls the recorder's services, and keeps what it says, in a thread. `node` is for whoever needs more."""
 
-    silent: topics that say nothing. published: messages of each topic. sent: of each, while `as_bytes`, byte for byte.
-    """
-
-    def __init__(self, contract_path: Path, silent: tuple[str, ...] = ()) -> None:
-        self.contract: RobotContract = load_contract(contract_path)
-        self.feeding, self.silent = True, set(silent)
-        self.published: Counter[str] = Counter()
-        self.as_bytes, self.sent = False, defaultdict[str, list[bytes]](list)
+    def __init__(self) -> None:
         self.statuses: list[RecordingStatus] = []
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
         node = self.node = rclpy.create_node("rig", context=self.context)
-        self._publishers: dict[str, Any] = {}
-        self._connect()
         self.start_client = node.create_client(StartRecording, "/vla/record/start")
         self.stop_client = node.create_client(StopRecording, "/vla/record/stop")
         self.mark_client = node.create_client(MarkRecording, "/vla/record/mark")
         self.action = ActionClient(node, RecordEpisode, "/vla/record")
         node.create_subscription(RecordingStatus, "/vla/recording", self.statuses.append, LATCHED)
-        self.stamp_ns: Callable[[], int] = lambda: node.get_clock().now().nanoseconds
-        node.create_timer(FEED_PERIOD_S, self._feed)
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(node)
         self._thread = threading.Thread(target=self._executor.spin, daemon=True)
@@ -74,6 +63,65 @@ class RecorderRig:
         self._thread.join(DEADLINE_S)
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
+
+    def until(self, condition: Callable[[], Any], what: str, timeout_s: float = DEADLINE_S) -> None:
+        """Wait; AssertionError with the last status when it never comes."""
+        end_s = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < end_s, f"no {what} within {timeout_s} s; last status: {self.statuses[-1:]}"
+            time.sleep(0.01)
+
+    def call(self, client: Any, request: Any) -> Any:
+        """The answer of a service."""
+        self.until(client.service_is_ready, "service of the recorder")
+        answer = client.call_async(request)
+        self.until(answer.done, "answer")
+        return answer.result()
+
+    def start(self, instruction: str = "push the button", **wishes: str) -> StartRecording.Response:
+        """Call /vla/record/start."""
+        return self.call(self.start_client, StartRecording.Request(instruction=instruction, **wishes))
+
+    def record(self, instruction: str = "push the button", **wishes: str) -> Path:
+        """Begin an episode; returns its folder."""
+        answer = self.start(instruction, **wishes)
+        assert answer.success, answer.message
+        return Path(answer.path)
+
+    def stop(self, **wishes: Any) -> StopRecording.Response:
+        """Call /vla/record/stop."""
+        return self.call(self.stop_client, StopRecording.Request(**wishes))
+
+    def mark(self, outcome: int) -> MarkRecording.Response:
+        """Call /vla/record/mark."""
+        return self.call(self.mark_client, MarkRecording.Request(outcome=outcome))
+
+    def until_state(self, state: int) -> RecordingStatus:
+        """Wait until the newest status has this state, and return it."""
+        self.until(lambda: self.statuses and self.statuses[-1].state == state, f"state {state}")
+        return self.statuses[-1]
+
+    def until_written(self, messages_: int) -> None:
+        """Wait until the episode holds so many messages."""
+        self.until(lambda: self.statuses and self.statuses[-1].messages >= messages_, f"{messages_} messages")
+
+
+class RecorderRig(RecorderClient):
+    """Publishes observations and commands twenty times a second while `feeding`, in a thread.
+
+    silent: topics that say nothing. published: messages of each topic. sent: of each, while `as_bytes`, byte for byte.
+    """
+
+    def __init__(self, contract_path: Path, silent: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.contract: RobotContract = load_contract(contract_path)
+        self.feeding, self.silent = True, set(silent)
+        self.published: Counter[str] = Counter()
+        self.as_bytes, self.sent = False, defaultdict[str, list[bytes]](list)
+        self.stamp_ns: Callable[[], int] = lambda: self.node.get_clock().now().nanoseconds
+        self._publishers: dict[str, Any] = {}
+        self._connect()
+        self.node.create_timer(FEED_PERIOD_S, self._feed)
 
     def _connect(self) -> None:
         contract = self.contract
@@ -133,46 +181,3 @@ class RecorderRig:
         self.publish("/vla/episode", EpisodeEvent(
             header=messages.make_header(self.stamp_ns(), ""), event=event, task="press_button",
             instruction="push the button", seed=seed, message=""))
-
-    # ---- the client ---------------------------------------------------------------------------------------------
-
-    def until(self, condition: Callable[[], Any], what: str, timeout_s: float = DEADLINE_S) -> None:
-        """Wait; AssertionError with the last status when it never comes."""
-        end_s = time.monotonic() + timeout_s
-        while not condition():
-            assert time.monotonic() < end_s, f"no {what} within {timeout_s} s; last status: {self.statuses[-1:]}"
-            time.sleep(0.01)
-
-    def call(self, client: Any, request: Any) -> Any:
-        """The answer of a service."""
-        self.until(client.service_is_ready, "service of the recorder")
-        answer = client.call_async(request)
-        self.until(answer.done, "answer")
-        return answer.result()
-
-    def start(self, instruction: str = "push the button", **wishes: str) -> StartRecording.Response:
-        """Call /vla/record/start."""
-        return self.call(self.start_client, StartRecording.Request(instruction=instruction, **wishes))
-
-    def record(self, instruction: str = "push the button", **wishes: str) -> Path:
-        """Begin an episode; returns its folder."""
-        answer = self.start(instruction, **wishes)
-        assert answer.success, answer.message
-        return Path(answer.path)
-
-    def stop(self, **wishes: Any) -> StopRecording.Response:
-        """Call /vla/record/stop."""
-        return self.call(self.stop_client, StopRecording.Request(**wishes))
-
-    def mark(self, outcome: int) -> MarkRecording.Response:
-        """Call /vla/record/mark."""
-        return self.call(self.mark_client, MarkRecording.Request(outcome=outcome))
-
-    def until_state(self, state: int) -> RecordingStatus:
-        """Wait until the newest status has this state, and return it."""
-        self.until(lambda: self.statuses and self.statuses[-1].state == state, f"state {state}")
-        return self.statuses[-1]
-
-    def until_written(self, messages_: int) -> None:
-        """Wait until the episode holds so many messages."""
-        self.until(lambda: self.statuses and self.statuses[-1].messages >= messages_, f"{messages_} messages")

@@ -1,5 +1,5 @@
-"""A bag played through the policy node's own streams gives the frames that the reader of recordings gives, and those
-of the data set that it is converted to.
+"""A recorder's bag played through the policy node's streams gives the frames that the reader of recordings gives, and
+those of the data set that it is converted to.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from make_bags import Message, Motion, record_episode, tabletop
 from rclpy.serialization import deserialize_message
-from rosbags.rosbag2 import Reader
+from recorder_bench import Bench, read_bag
 
+from vla_policy.recording import read_episode
 from vla_policy.run import PolicyRun, RunRequest
 from vla_policy.types import NS_PER_S, Observation
 from vla_policy_node.observation_streams import ObservationStreams
@@ -62,9 +63,9 @@ class Watcher:
 
 
 def test_the_nodes_streams_and_the_reader_agree(tmp_path: Path) -> None:
-    path = record_episode(tmp_path / "one", CONTRACT, MOTION)
+    folder = record(tmp_path)
     source = open_recorded(tmp_path)
-    seen = watch(path)
+    seen = watch(folder)
     columns = source.columns(0)
     frames = np.flatnonzero(~columns["observation.held"])
     assert len(frames) >= 50 and 0 <= len(seen) - len(frames) <= 2  # the last ones may have had no command
@@ -80,9 +81,9 @@ def test_the_nodes_streams_and_the_reader_agree(tmp_path: Path) -> None:
 
 
 def test_the_nodes_streams_and_the_converted_data_set_agree(tmp_path: Path) -> None:
-    path = record_episode(tmp_path / "bags/one", CONTRACT, MOTION, brightly)
+    record_episode(tmp_path / "bags/one", CONTRACT, MOTION, brightly)
     assert main([str(tmp_path / "bags"), str(tmp_path / "set")]) == 0
-    source, seen = open_source(tmp_path / "set"), watch(path)
+    source, seen = open_source(tmp_path / "set"), watch(tmp_path / "bags/one")
     columns = source.columns(0)
     frames = np.flatnonzero(~columns["observation.held"].reshape(-1))
     assert len(frames) >= 50 and 0 <= len(seen) - len(frames) <= 2
@@ -106,21 +107,30 @@ def brightly(sent: list[Message]) -> list[Message]:
     return sent
 
 
-def watch(path: Path) -> list[Observation]:
+def record(output: Path) -> Path:
+    """An episode of the motion, as the recorder writes it; returns its folder."""
+    bench = Bench(output, contract=CONTRACT)
+    folder = bench.begin()
+    bench.play(MOTION)
+    bench.recorder.stop(bench.now_ns)
+    bench.until_ended()
+    return folder
+
+
+def watch(folder: Path) -> list[Observation]:
     """The observations of a policy while rclpy's messages of the bag arrive one by one."""
-    node, watcher = BagNode(), Watcher()
+    node, watcher, episode = BagNode(), Watcher(), read_episode(folder)
 
     def poll() -> None:
         run.poll(node.now_ns, node.now_ns)
 
     streams = ObservationStreams(node, CONTRACT, Pace.REALTIME, poll)
-    request = RunRequest(1, "push the button", not_before_ns=5 * NS_PER_S)
+    request = RunRequest(1, "push the button", not_before_ns=episode.start_ns)
     run = PolicyRun(request, watcher, streams.buffer, streams.decode, CONTRACT.cameras, CONTRACT.action_dt_ns // 2, 1.0)
     run.begin()
-    with Reader(path) as bag:
-        for connection, received_ns, raw in bag.messages():
-            if connection.topic in node.callbacks and received_ns <= 8 * NS_PER_S:
-                kind, callback = node.callbacks[connection.topic]
-                node.now_ns = received_ns
-                callback(deserialize_message(bytes(raw), kind))
+    for topic, received_ns, raw in read_bag(folder):
+        if topic in node.callbacks:
+            kind, callback = node.callbacks[topic]
+            node.now_ns = received_ns
+            callback(deserialize_message(raw, kind))
     return watcher.seen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import yaml
 from policy_rig import DEADLINE_S, patient_contract
 from processes import Spawn
 from rclpy.serialization import deserialize_message
+from recorder_bench import small_disk
 from recorder_rig import RecorderRig, recorder_command
 from rosbags.rosbag2 import Reader
 from rosgraph_msgs.msg import Clock
@@ -41,7 +43,9 @@ def start(spawn: Spawn, tmp_path: Path) -> Iterator[Start]:
     """`start(*parameters, silent=…, compressed=…)` starts a recorder and returns a rig whose robot it records."""
     rigs = []
 
-    def begin(*parameters: str, silent: tuple[str, ...] = (), compressed: bool = False) -> RecorderRig:
+    def begin(*parameters: str, silent: tuple[str, ...] = (), compressed: bool = False,
+              output: Path = tmp_path / "out") -> RecorderRig:
+        settings = {"min_free_mb": "1", "preflight_s": "20"} | dict(word.split(":=") for word in parameters)
         contract = patient_contract("tabletop", tmp_path)
         if compressed:
             data = yaml.safe_load(contract.read_text())
@@ -49,8 +53,8 @@ def start(spawn: Spawn, tmp_path: Path) -> Iterator[Start]:
             contract.write_text(yaml.safe_dump(data))
         rig = RecorderRig(contract, silent)
         rigs.append(rig)
-        rig.path, rig.output = contract, tmp_path / "out"
-        rig.process = spawn(recorder_command(contract, rig.output, "min_free_mb:=1", "preflight_s:=20", *parameters))
+        rig.path, rig.output = contract, output
+        rig.process = spawn(recorder_command(contract, rig.output, *map(":=".join, settings.items())))
         return rig
 
     yield begin
@@ -223,7 +227,7 @@ def test_another_type_on_a_topic_is_refused_with_both(start: Start) -> None:
 
 
 def test_what_cannot_be_done_now_is_said(start: Start) -> None:
-    rig = start()
+    rig = start(silent=("/vla/episode",))  # no simulator that could name a scene
     assert rig.start(instruction="").message.startswith("not recording: instruction: got none")
     assert "nothing is being recorded" in rig.stop().message and not rig.mark(SUCCESS).success
     rig.record(name="pick")
@@ -289,6 +293,20 @@ def test_a_recorder_that_is_killed_leaves_what_can_be_recovered(start: Start, sp
     with pytest.raises(ValueError, match="nothing is to be recovered"):
         recover(torn)
     assert len(open_recorded(rig.output).episodes) == 2
+
+
+def test_a_full_disk_fails_the_episode_and_the_node_lives_on(start: Start, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        rig = start("min_free_mb:=0.0", output=disk)
+        torn = rig.record()
+        status = rig.until_state(RecordingStatus.FAILED)
+        assert "No space left on device; what was written can be recovered: ros2 run vla_policy" in status.message
+        assert rig.stop().message == f"nothing is being recorded; the last episode: {status.message}"
+        shutil.move(torn, tmp_path / torn.name)
+        record = recover(tmp_path / torn.name)
+        assert sum(told.messages for told in record.topics.values()) >= 10
+        rig.record()
+        assert rig.stop(discard=True).success
 
 
 def test_a_topic_that_falls_silent_is_told(start: Start) -> None:

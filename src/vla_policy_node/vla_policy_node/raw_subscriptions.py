@@ -41,6 +41,8 @@ class RawSubscriptions:
             stream.offered = tuple(_offered(info.qos_profile) for info in found)
             if stream.offered and stream.type in stream.types:
                 self._follow(stream, may_lose)
+            known = self._subscriptions.get(stream.topic.name)
+            stream.is_connected = known is not None and known[0].get_publisher_count() > 0
 
     def _follow(self, stream: Stream, may_lose: bool) -> None:
         fitting = OfferedQos(all(one.reliable for one in stream.offered),

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import rosbag2_py
+from rosbag2_py._storage import QoS  # where it stands in every distribution
 
 from vla_policy.recorder.bag import BagTopic, OfferedQos
 
@@ -48,8 +49,9 @@ class Rosbag2Writer:
 
     def close(self) -> None:
         """See `BagWriter`."""
-        self._writer.close()
-        self._writer = None
+        writer, self._writer = self._writer, None
+        _close(writer)
+        del writer
         self.sync()
 
     def abort(self) -> None:
@@ -57,10 +59,16 @@ class Rosbag2Writer:
         writer, self._writer = self._writer, None
         if writer is not None:
             with suppress(OSError, RuntimeError):
-                writer.close()
+                _close(writer)
 
 
-def _qos(offered: OfferedQos) -> rosbag2_py.QoS:
-    qos = rosbag2_py.QoS(_DEPTH)
+def _close(writer: rosbag2_py.SequentialWriter) -> None:
+    """Some releases have no such method and close when the last reference goes."""
+    if hasattr(writer, "close"):
+        writer.close()
+
+
+def _qos(offered: OfferedQos) -> QoS:
+    qos = QoS(_DEPTH)
     qos = qos.reliable() if offered.reliable else qos.best_effort()
     return qos.transient_local() if offered.transient_local else qos.durability_volatile()

@@ -31,6 +31,14 @@ def test_a_topic_that_nobody_publishes_is_named(tmp_path: Path) -> None:
     assert all(fault.may_pass for fault in bench.recorder.faults(WISH, bench.now_ns))
 
 
+def test_a_guard_that_is_not_connected_yet_is_waited_for(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.play()
+    bench.streams[COMMAND_TOPIC].is_connected = False
+    fault, = bench.recorder.faults(WISH, bench.now_ns)
+    assert fault.may_pass and fault.text.startswith(f"{COMMAND_TOPIC}: its publisher is not connected yet")
+
+
 def test_a_topic_without_messages_is_told_from_one_that_ceased(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.play(without=(STATIC,))

@@ -184,6 +184,18 @@ def test_a_state_of_before_opens_the_episode(tmp_path: Path) -> None:
     assert CHUNK_TOPIC not in read_episode(folder).topics
 
 
+def test_a_history_of_before_the_start_is_left_out(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.offer(COMMAND_TOPIC, reliable=True, transient_local=True)
+    folder = bench.begin()
+    start_ns = bench.now_ns
+    for stamp_ns in (start_ns - 1, start_ns, start_ns + 1):
+        bench.recorder.take(COMMAND_TOPIC, b"\0\1\0\0" + bytes(60), start_ns + 2, None, stamp_ns)
+    bench.recorder.stop(bench.now_ns)
+    bench.until_ended()
+    assert read_episode(folder).topics[COMMAND_TOPIC].messages == 2
+
+
 # ---- faults ---------------------------------------------------------------------------------------------------------
 
 

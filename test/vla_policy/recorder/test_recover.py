@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from make_bags import tabletop
-from recorder_bench import CONTRACT, Bench, Motion, read_bag
+from recorder_bench import CONTRACT, Bench, Motion, read_bag, small_disk
 from rosbags.rosbag2 import Reader
 
 from vla_policy.errors import DataError
@@ -28,7 +28,6 @@ from vla_policy.recording import RUNNING_FILE, read_episode, write_running
 from vla_training.datasets.recorded import open_recorded
 
 LARGE = 128  # px: two seconds of two such cameras take four chunks
-HERE = Path(__file__).parent
 DEADLINE_S = 60.0
 RECORD = """
 import sys, time
@@ -71,7 +70,7 @@ def cut(folder: Path, share: float) -> None:
 
 def test_a_recorder_that_was_killed_loses_a_second_at_most(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", RECORD, str(tmp_path)],
-                               env=os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])})
+                               env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
     whole, torn = tmp_path / "episode_0000", tmp_path / "episode_0001"
     bag = torn / "episode_0001.mcap"
     end_s = time.monotonic() + DEADLINE_S
@@ -245,20 +244,14 @@ def test_what_is_not_known_can_be_given(tmp_path: Path, caplog: pytest.LogCaptur
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def full_soon(tmp_path: Path) -> Iterator[Path]:
     """A file system of 3 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True,
-                             text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"a small file system needs the right to mount one: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with small_disk(tmp_path / "disk") as folder:
+        yield folder
 
 
-def test_a_full_disk_ends_the_episode_and_spares_the_others(small_disk: Path, tmp_path: Path) -> None:
-    bench = Bench(small_disk)
+def test_a_full_disk_ends_the_episode_and_spares_the_others(full_soon: Path, tmp_path: Path) -> None:
+    bench = Bench(full_soon)
     whole = bench.begin()
     bench.play()
     bench.recorder.stop(bench.now_ns)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ class BagWriter(Protocol):
         """Append a message."""
 
     def sync(self) -> None:
-        """Bring everything written so far to the disk, as far as the writer can."""
+        """Hand everything written so far to the operating system, as far as the writer can."""
 
     def close(self) -> None:
         """Finish the bag."""
@@ -71,6 +72,8 @@ class RosbagsWriter:
         self._writer.open()
         self._path = folder / f"{folder.name}.mcap"
         self._connections = {}
+        self._disk = ThreadPoolExecutor(1, f"sync {folder.name}")
+        self._syncing: Future[None] | None = None
 
     def add_topic(self, topic: BagTopic) -> None:
         """See `BagWriter`."""
@@ -84,21 +87,27 @@ class RosbagsWriter:
         self._writer.write(self._connections[topic], received_ns, payload)
 
     def sync(self) -> None:
-        """Close the chunk under way, so that a reader finds it, and wait for the disk."""
+        """Close the chunk under way, so that a reader finds it; the disk hears of it, but is not waited for."""
         storage = self._writer.storage
         if storage.chunk.msgs:
             storage.close_chunk()
         storage.bio.flush()
-        os.fdatasync(storage.bio.fileno())
+        if self._syncing is None or self._syncing.done():
+            if self._syncing is not None:
+                self._syncing.result()
+            self._syncing = self._disk.submit(os.fdatasync, storage.bio.fileno())
 
     def close(self) -> None:
         """See `BagWriter`."""
+        self._disk.shutdown()
         self._writer.close()
-        with self._path.open("rb") as file:
-            os.fsync(file.fileno())
+        for path in (self._path, self._writer.metapath):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
     def abort(self) -> None:
         """See `BagWriter`."""
+        self._disk.shutdown()
         with suppress(OSError):  # what it still holds does not fit on a full disk
             self._writer.abort()
 

@@ -1,6 +1,6 @@
 """Serialised messages in, one episode's folder out: written by a thread of its own, so that nobody waits for a disk.
 
-What was put is on the disk a second later; a process that is killed loses no more. See `vla_policy.recorder.recover`.
+What was put is out of the process a second later; one that is killed loses no more. See `vla_policy.recorder.recover`.
 """
 
 from __future__ import annotations

@@ -135,7 +135,9 @@ class Recorder:
         if stream.topic.is_state:
             stream.newest = payload
         if self.state is RecorderState.RECORDING and not self._has_jumped(received_ns, steady_ns):
-            self._put(self._episode, stream, received_ns, payload)
+            is_old = stamp_ns is not None and stamp_ns < self._episode.running.start_ns and stream.sends_history
+            if not is_old:
+                self._put(self._episode, stream, received_ns, payload)
 
     def hear_scene(self, scene: Scene, stamp_ns: int) -> None:
         """A simulator's scene was reset. Within an episode that ends it."""

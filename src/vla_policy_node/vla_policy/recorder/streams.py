@@ -28,12 +28,16 @@ class Fault:
 
 @dataclass(slots=True)
 class Stream:
-    """What is known of a topic. types, offered: of its present publishers. newest: last message, of a state."""
+    """What is known of a topic.
+
+    types, offered: of its present publishers. is_connected: the recorder hears one. newest: last message, of a state.
+    """
 
     topic: RecordedTopic
     meter: StreamMeter = field(default_factory=StreamMeter)
     types: tuple[str, ...] = ()
     offered: tuple[OfferedQos, ...] = ()
+    is_connected: bool = False
     newest: bytes | None = None
     is_silent: bool = False
 
@@ -46,6 +50,11 @@ class Stream:
     def silent_after_s(self) -> float:
         """Time without a message after which it has ceased [s]."""
         return ALIVE_S + (self.topic.max_age_s or 0.0)
+
+    @property
+    def sends_history(self) -> bool:
+        """Whether who begins to listen first hears what was sent before, which is more than a state."""
+        return not self.topic.is_state and bool(self.offered) and all(one.transient_local for one in self.offered)
 
     def in_bag(self) -> BagTopic:
         """How a bag announces it. Raises: ConfigError where its type is not installed."""
@@ -109,6 +118,8 @@ def _faults_of(stream: Stream, steady_ns: int, is_paced: bool, usual: Mapping[st
             yield Fault(str(problem))
     if topic.need is not Need.NONE and not stream.offered:
         yield Fault(f"{topic.name}: nobody publishes it; {_STARTS.get(topic.name, 'start its driver')}", True)
+    elif topic.need is Need.OFFERED and not stream.is_connected:
+        yield Fault(f"{topic.name}: its publisher is not connected yet; try again in a moment", True)
     elif topic.need is Need.ALIVE:
         yield from _slow(stream, steady_ns, is_paced, usual)
 

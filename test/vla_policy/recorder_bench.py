@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import struct
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from make_bags import START_NS, Motion, messages, tabletop, types
 from rosbags.rosbag2 import Reader
 
@@ -45,6 +48,7 @@ class Bench:
         """Somebody publishes a topic."""
         stream = self.streams[name]
         stream.types, stream.offered = (kind or stream.topic.type,), (OfferedQos(**qos),)
+        stream.is_connected = True
 
     def advance(self, seconds: float, jump_s: float = 0.0) -> None:
         """Time passes; ROS time `jump_s` more than the steady clock."""
@@ -100,6 +104,20 @@ def later(payload: bytes, delay_ns: int) -> bytes:
     """A serialised message with another stamp in its header."""
     stamp_ns = header_stamp_ns(payload) + delay_ns
     return payload[:4] + struct.pack("<iI", stamp_ns // NS_PER_S, stamp_ns % NS_PER_S) + payload[12:]
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A file system of 3 MB, mounted at a folder; the test is skipped where nothing may be mounted."""
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True,
+                             text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"a small file system needs the right to mount one: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def read_bag(folder: Path) -> list[tuple[str, int, bytes]]:
