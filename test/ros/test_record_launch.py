@@ -14,7 +14,7 @@ from processes import Spawn, Spawned
 from recorder_rig import RecorderClient
 
 from vla_policy.recording import COMMAND_TOPIC, read_episode
-from vla_training.datasets.recorded.bag import BagMessages, find_file
+from vla_policy.recorded_bag import BagMessages, find_file
 
 RECORD = ["ros2", "launch", "vla_policy", "record.launch.py"]
 
