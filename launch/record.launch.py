@@ -24,6 +24,7 @@ ARGUMENTS = {
     "robot": ("", "robot contract: a name in config/robots or a file (default: the simulator's)"),
     "task": ("", "scene of the simulator (default: its first task)"),
     "seed": ("0", "seed of the first scene"),
+    "publish_state": ("false", "true: the simulator tells its whole state, for a scripted operator"),
     "output": ("outputs/recorded", "folder for the episodes; one contract a folder"),
     "device": ("joy", "what the operator holds: joy, keyboard, spacemouse, leader, or none"),
     "mapping": ("", "mapping of the device: a name in config/teleop or a file (default: the device's own)"),
@@ -59,7 +60,7 @@ def bring_up(context: LaunchContext) -> list[Action]:
     actions: list[Action] = []
     if given["sim"] != "none":
         actions.append(include("sim", sim=given["sim"], contract=contract, pace="realtime", task=given["task"],
-                               seed=given["seed"]))
+                               seed=given["seed"], publish_state=given["publish_state"]))
     actions.append(guarded(given, contract))
     actions += [recorder(given, contract), teleop(given, contract)]
     return actions + console(context, given["headless"], contract)
@@ -67,7 +68,8 @@ def bring_up(context: LaunchContext) -> list[Action]:
 
 def check(given: dict[str, str], all_configurations: dict[str, str]) -> None:
     """Raises: ConfigError naming the argument, what it got, and what it takes."""
-    choices = {"sim": SIMS, "device": DEVICES, "compression": COMPRESSIONS, "headless": HEADLESS}
+    choices = {"sim": SIMS, "device": DEVICES, "compression": COMPRESSIONS, "headless": HEADLESS,
+               "publish_state": ("true", "false")}
     check_arguments(given, all_configurations, choices, numbers=("seed", "min_free_mb"))
     if not given["output"]:
         raise ConfigError("output:= got nothing, expected the folder for the episodes")

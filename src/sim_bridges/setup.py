@@ -23,5 +23,7 @@ setup(
         "evaluate = sim_bridges.evaluate:main",
         "real_eval = sim_bridges.real_eval:main",
         "sim_node = sim_bridges.sim_node:main",
+        "data_loop = sim_bridges.data_loop:main",
+        "scripted_operator = sim_bridges.operator.node:main",
     ]},
 )

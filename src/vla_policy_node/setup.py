@@ -43,6 +43,7 @@ setup(
         "console = vla_policy_node.console:main",
         "policy_node = vla_policy_node.policy_node:main",
         "guard_node = vla_policy_node.guard_node:main",
+        "replay = vla_policy_node.replay_node:main",
         "recorder_node = vla_policy_node.recorder_node:main",
         "recover_episode = vla_policy.recorder.recover:main",
         "teleop_node = vla_policy_node.teleop_node:main",

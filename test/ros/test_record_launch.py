@@ -17,10 +17,10 @@ from sensor_msgs.msg import Joy
 from teleop_rig import AXES, BACK, BUTTONS, DEAD_MAN, START
 from vla_msgs.msg import RecordingStatus
 
+from vla_policy.recorded_bag import BagMessages, find_file
 from vla_policy.recording import COMMAND_TOPIC, read_episode
 from vla_policy_node.pace import RELIABLE
 from vla_training.datasets.recorded import open_recorded
-from vla_training.datasets.recorded.bag import BagMessages, find_file
 
 RECORD = ["ros2", "launch", "vla_policy", "record.launch.py"]
 

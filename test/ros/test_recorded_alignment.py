@@ -1,4 +1,6 @@
-"""A recorder's bag played through the policy node's streams gives the frames that the reader of recordings gives."""
+"""A recorder's bag played through the policy node's streams gives the frames that the reader of recordings gives, and
+those of the data set that it is converted to.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from make_bags import Motion, tabletop
+from make_bags import Message, Motion, record_episode, tabletop
 from rclpy.serialization import deserialize_message
 from recorder_bench import Bench, read_bag
 
@@ -18,7 +20,9 @@ from vla_policy.run import PolicyRun, RunRequest
 from vla_policy.types import NS_PER_S, Observation
 from vla_policy_node.observation_streams import ObservationStreams
 from vla_policy_node.pace import Pace
+from vla_training.convert import main
 from vla_training.datasets.recorded import open_recorded
+from vla_training.datasets.registry import open_source
 
 CONTRACT = tabletop(32)
 MOTION = Motion(seconds=3.0, camera_hz=30.0, state_hz=100.0, camera_phase_s=0.011, command_phase_s=0.007, delay_s=0.006,
@@ -75,6 +79,33 @@ def test_the_nodes_streams_and_the_reader_agree(tmp_path: Path) -> None:
         np.testing.assert_array_equal(columns["observation.pose"][frame], pose.astype(np.float32))
         for name in CONTRACT.cameras:
             np.testing.assert_array_equal(images[name][index], live.images[name])
+
+
+def test_the_nodes_streams_and_the_converted_data_set_agree(tmp_path: Path) -> None:
+    record_episode(tmp_path / "bags/one", CONTRACT, MOTION, brightly)
+    assert main([str(tmp_path / "bags"), str(tmp_path / "set")]) == 0
+    source, seen = open_source(tmp_path / "set"), watch(tmp_path / "bags/one")
+    columns = source.columns(0)
+    frames = np.flatnonzero(~columns["observation.held"].reshape(-1))
+    assert len(frames) >= 50 and 0 <= len(seen) - len(frames) <= 2
+    for frame, live in zip(frames, seen, strict=False):
+        np.testing.assert_array_equal(columns["observation.state"][frame], live.joints.astype(np.float32))
+        pose = np.concatenate([live.pose.position, live.pose.quaternion])
+        np.testing.assert_array_equal(columns["observation.pose"][frame], pose.astype(np.float32))
+    for name in CONTRACT.cameras:
+        images = source.images(0, f"observation.images.{name}", frames).astype(int)
+        for index, live in enumerate(seen[:len(frames)]):
+            assert np.abs(images[index] - live.images[name]).mean() <= 4.0, index  # H.264; neighbours are 12 apart
+
+
+def brightly(sent: list[Message]) -> list[Message]:
+    """The pictures so that one is far from those before and after it."""
+    for _, topic, msg in sent:
+        if topic.startswith("/camera"):
+            pixels = msg.data.reshape(-1, 3).copy()
+            pixels[:, 0] = (pixels[:, 0].astype(int) * 37) % 256
+            msg.data = pixels.ravel()
+    return sent
 
 
 def record(output: Path) -> Path:

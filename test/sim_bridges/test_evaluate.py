@@ -53,6 +53,11 @@ def test_an_unknown_task_is_refused_by_name() -> None:
         episode_trials(KNOWN, "lift,pres", 1, None, 0)
 
 
+def test_extra_tasks_are_no_part_of_all() -> None:
+    assert "bring/0" not in [trial.name for trial in episode_trials(KNOWN, "all", 9, None, 0, ("bring",))]
+    assert [trial.name for trial in episode_trials(KNOWN, "bring", None, 2, 0, ("bring",))] == ["bring/0", "bring/1"]
+
+
 # ---- the command line -------------------------------------------------------------------------------------------
 
 

@@ -151,7 +151,8 @@ def _trials(options: argparse.Namespace, contract: RobotContract) -> tuple[Trial
         return benchmark.trials(contract, options.tasks, options.seed, options.per_task)
     sim = make_sim(options.sim, contract)
     try:
-        return episode_trials(sim.tasks, options.tasks, options.episodes or EPISODES, options.per_task, options.seed)
+        count, extra = options.episodes or EPISODES, getattr(sim, "extra_tasks", ())
+        return episode_trials(sim.tasks, options.tasks, count, options.per_task, options.seed, extra)
     finally:
         sim.close()
 

@@ -2,7 +2,7 @@
 
 lockstep: /clock stands still until a command stamped with the present sim time arrives, so a run gives the same
 numbers on a slow machine as on a fast one. realtime: stamps are system time, as on a robot, and the world moves on
-whatever arrives.
+whatever arrives. With `publish_state` the simulator's whole state is told on /sim/state, for scripted operators.
 """
 
 from __future__ import annotations
@@ -55,11 +55,12 @@ class SimNode(Node):
         self.declare_parameter("pace", Pace.REALTIME.value)
         self.declare_parameter("task", "")
         self.declare_parameter("seed", 0)
+        with_state = bool(self.declare_parameter("publish_state", False).value)
         self.contract = load_contract(str(self.get_parameter("contract").value))
         pace = choose(Pace, "pace", str(self.get_parameter("pace").value))
         self._wake = threading.Event()
         intake = CommandIntake(self, self.contract, self._wake)
-        publisher = SimPublisher(self, self.contract, with_clock=pace is Pace.LOCKSTEP)
+        publisher = SimPublisher(self, self.contract, with_clock=pace is Pace.LOCKSTEP, with_state=with_state)
         self._loop = SimLoop(self, str(self.get_parameter("sim").value), pace, intake, publisher, self._wake)
         self.create_service(ResetSim, "/sim/reset", self._on_reset)
 
@@ -148,6 +149,8 @@ class SimLoop:
 
     def _live(self) -> None:
         self._sim = make_sim(self._sim_name, self._contract)
+        if self._publisher.tells_state and not hasattr(self._sim, "state"):
+            raise VlaError(f"sim '{self._sim_name}': got publish_state true, but it does not tell its state; set it false")
         self._episode = Episode(self._sim.tasks[0], 0, "", 0.0)
         self._serve_requests()
         advance = self._advance_lockstep if self._pace is Pace.LOCKSTEP else self._advance_realtime
@@ -194,11 +197,16 @@ class SimLoop:
         return self._sim.time_ns + self._offset_ns
 
     def _publish(self, stamp_ns: int) -> None:
+        self._tell_state()
         if self._sim.success() and not self._succeeded:  # before the observation that may end the run at its limit
             self._succeeded = True
             words = f"{self._episode.task}: success"
             self._publisher.publish_event(EpisodeEvent.SUCCESS, self._episode, stamp_ns, words)
         self._publisher.publish(replace(self._sim.observe(), stamp_ns=stamp_ns))
+
+    def _tell_state(self) -> None:
+        if self._publisher.tells_state:
+            self._publisher.publish_state(self._sim.state(), self._episode)
 
     def _advance_lockstep(self) -> None:
         """Wait for the command of this instant, let one control period pass, publish.
@@ -220,6 +228,7 @@ class SimLoop:
         for _ in range(self._contract.control_dt_ns // slice_ns):
             command = self._intake.newest(self._now_ns(), self._command_max_age_s)
             self._sim.advance(command, slice_ns)
+            self._tell_state()
             self._due_s = max(self._due_s + slice_ns / NS_PER_S, time.monotonic() - MAX_LAG_S)
             time.sleep(max(0.0, self._due_s - time.monotonic()))
         self._publish(self._now_ns())

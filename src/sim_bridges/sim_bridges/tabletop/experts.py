@@ -63,6 +63,7 @@ _RULES: dict[Family, Rule] = {
     Family.DRAWER: fixture_experts.drawer,
     Family.PRESS: fixture_experts.press,
     Family.LIGHT: fixture_experts.light,
+    Family.BRING: block_experts.bring,
 }
 
 

@@ -20,7 +20,7 @@ from sim_bridges.tabletop.chain_twin import OPEN_DRAWER_M, TabletopTwin, start_l
 from sim_bridges.tabletop.gl import missing_library, mujoco
 from sim_bridges.tabletop.oracles import reached
 from sim_bridges.tabletop.scene import BLOCK_HALF_M, BLOCKS, DRAWER_TRAVEL_M, Layout, Scene
-from sim_bridges.tabletop.tasks import TASKS, Family, Goal, draw_goal
+from sim_bridges.tabletop.tasks import EXTRA_TASKS, TASKS, Family, Goal, draw_goal
 from vla_policy.contract import RobotContract
 from vla_policy.errors import ContractError, VlaError
 from vla_policy.types import Command, Observation, Pose, seconds_to_ns
@@ -79,8 +79,13 @@ class TabletopSim:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Names of the tasks."""
+        """Names of the tasks that make up its benchmark."""
         return tuple(TASKS)
+
+    @property
+    def extra_tasks(self) -> tuple[str, ...]:
+        """Names of those that it also plays, where they are named."""
+        return tuple(EXTRA_TASKS)
 
     @property
     def time_ns(self) -> int:
@@ -188,6 +193,14 @@ class TabletopSim:
     def positions(self) -> dict[str, NDArray[np.float64]]:
         """Where each nameable thing is, as `Scene.positions`."""
         return self.scene.positions()
+
+    def state(self) -> NDArray[np.float64]:
+        """The truth that no robot knows, as `Scene.state`."""
+        return self.scene.state()
+
+    def restore(self, state: NDArray[np.float64]) -> None:
+        """Stand where another sim with the same task and seed stands. Raises: VlaError as `Scene.restore`."""
+        self.scene.restore(state)
 
     def render(self, camera: str) -> NDArray[np.uint8]:
         """One image, uint8 (S, S, 3) RGB. Raises: RenderingError."""

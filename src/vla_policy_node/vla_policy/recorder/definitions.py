@@ -39,7 +39,7 @@ def definition_of(kind: str) -> Definition:
         while missing:
             name = missing.pop()
             if name not in found:
-                found.update(get_types_from_msg(_source(name, kind), name))
+                found.update(get_types_from_msg(source_of(name, kind), name))
                 missing += _named_in(found[name])
         store = get_typestore(Stores.EMPTY)
         store.register(found)
@@ -61,14 +61,18 @@ def definition_from(kind: str, text: str) -> Definition:
         return definition_of(kind)
 
 
-def _source(name: str, wanted: str) -> str:
-    """The text of the type's .msg file."""
+def source_of(name: str, wanted: str) -> str:
+    """The text of the type's .msg file, installed or beside these sources. wanted: the type it is for.
+
+    Raises: ConfigError where there is none.
+    """
     parts = re.fullmatch(r"(\w+)/msg/(\w+)", name)
     if parts is None:
         raise ConfigError(f"message type '{name}': expected package/msg/Name")
     prefixes = [prefix for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
-    for prefix in prefixes:
-        file = Path(prefix) / "share" / parts[1] / "msg" / f"{parts[2]}.msg"
+    places = [*(Path(prefix) / "share" for prefix in prefixes), Path(__file__).resolve().parents[3]]
+    for place in places:
+        file = place / parts[1] / "msg" / f"{parts[2]}.msg"
         if file.is_file():
             return file.read_text(encoding="utf-8")
     inside = "" if name == wanted else f", a part of {wanted},"
