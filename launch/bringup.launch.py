@@ -15,7 +15,15 @@ from launch_ros.actions import Node
 from vla_policy.errors import ConfigError
 from vla_policy.execution import Execution
 from vla_policy.resources import find_contract, find_policy, find_sim_contract, is_server
-from vla_policy_node.launch_actions import HEADLESS, SIMS, check_arguments, console, image_transport, include
+from vla_policy_node.launch_actions import (
+    HEADLESS,
+    SIMS,
+    check_arguments,
+    check_program,
+    console,
+    image_transport,
+    include,
+)
 
 ARGUMENTS = {
     "sim": ("tabletop", "simulator: tabletop, calvin, simpler, or none for a real robot"),
@@ -76,8 +84,7 @@ def check(given: dict[str, str], all_configurations: dict[str, str]) -> None:
     """Raises: ConfigError naming the argument, what it got, and what it takes."""
     choices = {"sim": SIMS, "pace": PACES, "execution": tuple(Execution), "headless": HEADLESS, "engine": ENGINES}
     check_arguments(given, all_configurations, choices, numbers=("episodes", "seed"))
-    if given["sim_python"] and not os.access(os.path.expanduser(given["sim_python"]), os.X_OK):
-        raise ConfigError(f"sim_python:={given['sim_python']}: no such program; expected a Python, as VENV/bin/python")
+    check_program("sim_python", given["sim_python"])
     if given["sim"] == "none" and not given["robot"]:
         raise ConfigError("sim:=none needs robot:=NAME, a contract in config/robots or a file")
     if given["sim"] == "none" and given["episodes"] not in ("", "0"):

@@ -15,13 +15,22 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from vla_policy.errors import ConfigError
-from vla_policy.resources import find_contract, find_policy, is_server
+from vla_policy.resources import find_contract, find_policy, find_sim_contract, is_server
 from vla_policy.teleop.mapping import Device
-from vla_policy_node.launch_actions import HEADLESS, SIMS, check_arguments, console, image_transport, include
+from vla_policy_node.launch_actions import (
+    HEADLESS,
+    SIMS,
+    check_arguments,
+    check_program,
+    console,
+    image_transport,
+    include,
+)
 
 ARGUMENTS = {
     "sim": ("tabletop", "simulator: tabletop, calvin, simpler, or none for a real robot"),
-    "robot": ("", "robot contract: a name in config/robots or a file (default: the simulator's)"),
+    "sim_python": ("", "Python of the simulator's node, where it needs packages of its own (default: the project's)"),
+    "robot": ("", "robot contract: a name in config/robots or a file (default: the simulator's, or its task's)"),
     "task": ("", "scene of the simulator (default: its first task)"),
     "seed": ("0", "seed of the first scene"),
     "publish_state": ("false", "true: the simulator tells its whole state, for a scripted operator"),
@@ -56,10 +65,11 @@ def bring_up(context: LaunchContext) -> list[Action]:
     """
     given = {name: context.launch_configurations[name] for name in ARGUMENTS}
     check(given, context.launch_configurations)
-    contract = str(find_contract(given["robot"] or given["sim"]))
+    contract = str(find_contract(given["robot"]) if given["robot"] else find_sim_contract(given["sim"], given["task"]))
     actions: list[Action] = []
     if given["sim"] != "none":
         actions.append(include("sim", sim=given["sim"], contract=contract, pace="realtime", task=given["task"],
+                               python=os.path.expanduser(given["sim_python"]),
                                seed=given["seed"], publish_state=given["publish_state"]))
     actions.append(guarded(given, contract))
     actions += [recorder(given, contract), teleop(given, contract)]
@@ -73,6 +83,7 @@ def check(given: dict[str, str], all_configurations: dict[str, str]) -> None:
     check_arguments(given, all_configurations, choices, numbers=("seed", "min_free_mb"))
     if not given["output"]:
         raise ConfigError("output:= got nothing, expected the folder for the episodes")
+    check_program("sim_python", given["sim_python"])
     if given["sim"] == "none" and not given["robot"]:
         raise ConfigError("sim:=none needs robot:=NAME, a contract in config/robots or a file")
 

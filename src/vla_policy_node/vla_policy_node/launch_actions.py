@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 
 from launch import Action, LaunchContext, SomeSubstitutionsType
@@ -48,6 +49,12 @@ def check_arguments(given: Mapping[str, str], all_configurations: Mapping[str, s
     for name in numbers:
         if given[name] and not given[name].isdecimal():
             raise ConfigError(f"{name}:={given[name]}: expected a whole number, 0 or more")
+
+
+def check_program(name: str, path: str) -> None:
+    """Raises: ConfigError where the argument `name` holds a path that is no program."""
+    if path and not os.access(os.path.expanduser(path), os.X_OK):
+        raise ConfigError(f"{name}:={path}: no such program; expected a Python, as VENV/bin/python")
 
 
 def image_transport() -> Action:
