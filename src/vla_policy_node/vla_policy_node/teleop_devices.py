@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.node import Node
@@ -21,20 +21,11 @@ from vla_policy.teleop.pad import PadReader
 from vla_policy.teleop.wish import Press
 from vla_policy_node.pace import RELIABLE
 
-# Best effort hears every driver, and what repeats may miss a message. Of what is told once none may be missed.
-REPEATED = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+# Best effort hears every driver, and what repeats may miss a message. Of what is told once none may be missed. Deep, so
+# that a short press is not lost while the machine is busy.
+REPEATED = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 AXES_MESSAGES = {"sensor_msgs/msg/Joy": Joy, "geometry_msgs/msg/Twist": Twist,
                  "geometry_msgs/msg/TwistStamped": TwistStamped}
-
-
-class DeviceInput(Protocol):
-    """One device."""
-
-    def tell(self, operator: Operator) -> None:
-        """Hand the operator what the device says now."""
-
-    def take_presses(self) -> list[Press]:
-        """What was pressed since the last call."""
 
 
 class Keyboard:

@@ -36,8 +36,8 @@ class TeleopState(IntEnum):
 class GuardWord:
     """What the guard says.
 
-    fault: why nothing may move, None: it may. has_control: an operator has taken over. run_id: of the run that drives or
-    drove last.
+    fault: why nothing may move, None: it may. has_control: an operator has taken over. run_id: of the run that drives
+    or drove last.
     """
 
     fault: str | None
