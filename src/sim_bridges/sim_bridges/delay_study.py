@@ -36,7 +36,8 @@ class Cell:
     """What came of a policy in one mode at one delay.
 
     seconds: of sim time, median of the successes. jerk_m_s3: root mean square over an episode of the commanded tool
-    velocity's second derivative, median over the episodes. stopped: episodes that the guard ended, because a chunk was used up.
+    velocity's second derivative, median over the episodes. stopped: episodes that the guard ended, as where a chunk was
+    used up.
     """
 
     policy: str

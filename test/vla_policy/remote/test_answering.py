@@ -31,7 +31,7 @@ PATIENT = ClientOptions(answer_s=30.0)
 
 
 class Gate:
-    """Counts how many robots each step was of; the first step waits until `open` is set."""
+    """Keeps of how many robots each step together was. open: what a policy of these tests may wait for."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -76,24 +76,24 @@ def test_what_arrives_while_the_policy_runs_is_stepped_together(serve: Serve, ob
 
     class Slow(CountingPolicy):
         def step(self, seen: Observation, run_id: int = 1) -> ActionChunk:
-            if not gate.sizes:  # a single one does not pass through step_together
-                running.set()
-                assert gate.open.wait(30.0)
+            running.set()
+            assert gate.open.wait(60.0)
             return super().step(seen, run_id)
 
     url = serve(Slow, batching=Batching(gate.step_together, most=8))
-    clients = [RemotePolicy(url, CONTRACT, PATIENT) for _ in range(4)]
-    [client.reset("a") for client in clients]
+    first, *others = [RemotePolicy(url, CONTRACT, ClientOptions(answer_s=60.0)) for _ in range(4)]
+    [client.reset("a") for client in (first, *others)]
 
-    def release() -> None:
-        assert running.wait(30.0)
-        time.sleep(0.3)  # the others arrive meanwhile
+    def ask_others() -> list[float]:
+        assert running.wait(60.0)
+        for client in others:
+            client._send(MessageType.OBSERVATION, client._payload(observation, 1))
+        time.sleep(1.0)  # they arrive meanwhile
         gate.open.set()
+        return [client._receive(MessageType.ACTION).payload["actions"][0, 0] for client in others]
 
-    steps = [lambda client=client: client.step(observation).values[0, 0] for client in clients]
-    assert at_once([*steps, release])[:4] == [1.0] * 4
-    assert max(gate.sizes, default=0) >= 2
-    assert sum(gate.sizes) <= 3
+    assert at_once([lambda: first.step(observation).values[0, 0], ask_others]) == [1.0, [1.0] * 3]
+    assert gate.sizes == [3]
 
 
 def test_a_batch_waits_for_others_and_is_never_larger_than_asked(serve: Serve, observation: Observation) -> None:
