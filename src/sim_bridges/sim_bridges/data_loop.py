@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,13 @@ class Loop:
 
     @contextmanager
     def beside(self, name: str, command: Sequence[str]) -> Iterator[None]:
-        """Have a command run beside the body; afterwards it is told to end, as by Ctrl-C."""
+        """Have a command run beside the body; afterwards it is told to end, as by Ctrl-C.
+
+        A shell's background job ignores that signal and its children inherit so: they are told to hear it again.
+        """
         with self._log(name).open("w") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+                                       preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL))
             try:
                 yield
             finally:
@@ -103,7 +108,8 @@ def play(options: argparse.Namespace, console: Console) -> list[Step]:
             "vla_training.tabletop.collect", "--output", rehearsal, "--episodes", options.rehearse, "--first-seed",
             REHEARSAL_SEED, "--workers", options.workers))
     _record(loop, options, bags)
-    loop.run("conversion", _python("vla_training.convert", bags, data, "--outcome", "success", "--workers", options.workers),
+    loop.run("conversion", _python("vla_training.convert", bags, data, "--robot", options.robot, "--outcome", "success",
+                                   "--workers", options.workers),
              lambda: _converted(data))
     more = [f"with:={rehearsal}"] if options.rehearse else []
     more += [f"steps:={options.steps}"] if options.steps else []
@@ -119,19 +125,19 @@ def play(options: argparse.Namespace, console: Console) -> list[Step]:
 def _record(loop: Loop, options: argparse.Namespace, bags: Path) -> None:
     """The launch that a person would start, and the operator in the person's place."""
     told = loop.output / "operator.json"
-    launch = ["ros2", "launch", "vla_policy", "record.launch.py", f"task:={options.task}", f"output:={bags}",
-              "operator:=script", "publish_state:=true", "headless:=true"]
+    launch = ["ros2", "launch", "vla_policy", "record.launch.py", f"robot:={options.robot}", f"task:={options.task}",
+              f"output:={bags}", "operator:=script", "publish_state:=true", "headless:=true"]
     with loop.beside("recording launch", launch):
         loop.run("recording", _python(
-            "sim_bridges.operator.node", "--task", options.task, "--episodes", options.episodes, "--seed", options.seed,
-            "--json", told), lambda: _recorded(told))
+            "sim_bridges.operator.node", "--task", options.task, "--robot", options.robot, "--episodes", options.episodes,
+            "--seed", options.seed, "--json", told), lambda: _recorded(told))
 
 
 def _measure(loop: Loop, name: str, options: argparse.Namespace, policy: str) -> None:
     """The success of a policy in the task, driven by its nodes."""
     summary = loop.output / f"{name.replace(' ', '_')}.json"
-    loop.run(name, ["ros2", "launch", "vla_policy", "bringup.launch.py", f"policy:={policy}", f"tasks:={options.task}",
-                    f"episodes:={options.per_task}", f"seed:={UNSEEN_SEED}", f"summary:={summary}", "headless:=true"],
+    loop.run(name, ["ros2", "launch", "vla_policy", "bringup.launch.py", f"robot:={options.robot}", f"policy:={policy}",
+                    f"tasks:={options.task}", f"episodes:={options.per_task}", f"seed:={UNSEEN_SEED}", f"summary:={summary}", "headless:=true"],
              lambda: _successes(summary))
 
 
@@ -191,6 +197,7 @@ def _parser() -> argparse.ArgumentParser:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("outputs/data_loop"), help="a new folder")
     parser.add_argument("--task", default="bring_to_lamp", help="of the embedded tabletop")
+    parser.add_argument("--robot", default="tabletop", help="robot contract: a name or a path")
     parser.add_argument("--policy", default="tabletop", help="what is gone on from: a bundle, or a shipped policy")
     parser.add_argument("--episodes", type=int, default=40, help="to record")
     parser.add_argument("--seed", type=int, default=0, help="of the first scene that is recorded")
