@@ -1,4 +1,4 @@
-"""A recorded episode goes through the guard once more, in lockstep: the same scene, the same success; else a refusal."""
+"""A recorded episode goes through the guard once more, in lockstep: the same scene and success; else a refusal."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class ReplayNode(Node):
             heard_s = now_s if state_ns != seen_ns else heard_s
             seen_ns = state_ns
             if now_s - heard_s > SILENT_S:
-                raise VlaError(f"the robot's state did not change for {SILENT_S:g} s; are its driver and the guard alive?")
+                raise VlaError(f"the robot's state did not change for {SILENT_S:g} s; are driver and guard alive?")
             if now_s - told_s > PROGRESS_S:
                 told_s = now_s
                 tell(f"{replay.sent_rows} of {replay.total_rows} rows")

@@ -52,7 +52,8 @@ def episode_trials(
 ) -> tuple[Trial, ...]:
     """`episodes` in all, going round the tasks, or `per_task` of each. tasks: `all`, or names separated by commas.
 
-    known: those that `all` means. extra: those that are played only where they are named. Raises: ConfigError for an unknown task, naming the nearest.
+    known: those that `all` means. extra: those that are played only where they are named. Raises: ConfigError for an
+    unknown task, naming the nearest.
     """
     chosen = tuple(known) if tasks == "all" else tuple(task.strip() for task in tasks.split(","))
     for task in chosen:
