@@ -3,8 +3,8 @@
 `ros2 run vla_training finetune data:=FOLDER from:=BUNDLE output:=outputs/finetuned with:=DATASET`
 
 data: recordings as the recorder leaves them, or any data set. from: a bundle, or the name of a shipped policy. with:
-data sets of what it could do before, to rehearse. What is chosen and why is said, and written to OUTPUT/finetune.yaml, a
-training file that `train` takes too. The policy is OUTPUT/bundle:
+data sets of what it could do before, to rehearse. What is chosen is said with its reason, and written to
+OUTPUT/finetune.yaml, a training file that `train` takes too. The policy is OUTPUT/bundle:
 `ros2 launch vla_policy bringup.launch.py policy:=OUTPUT/bundle`
 """
 
