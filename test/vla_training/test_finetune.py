@@ -1,4 +1,4 @@
-"""Fine-tuning in one line: rules are chosen by size and said, a policy learns new words, what does not fit is refused."""
+"""Fine-tuning in one line: rules are chosen by size and said, new words are learnt, what does not fit is refused."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""A task that a policy cannot do in, a policy that can and how long each step took out: the whole data loop of docs/data-loop.md.
+"""A task that a policy cannot do in, a policy that can, and how long each step took, out: docs/data-loop.md in one go.
 
     ros2 run sim_bridges data_loop --output outputs/data_loop
 
 Every step is a command that a person could type. A scripted operator at a gamepad takes the person's place; all else is
-real: ROS topics, teleoperation, guard, recorder, conversion, training, and the policy's own nodes in the end. OUTPUT/loop.json
-holds commands, seconds and successes, OUTPUT/loop.md a table of them, OUTPUT/logs what each command said.
+real: ROS topics, teleoperation, guard, recorder, conversion, training, and the policy's own nodes in the end.
+OUTPUT/loop.json holds commands, seconds and successes, OUTPUT/loop.md a table of them, OUTPUT/logs what each command
+said.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,7 @@ class Loop:
         (self.output / "logs").mkdir(parents=True)
 
     def run(self, name: str, command: Sequence[str], facts: Any = dict) -> Step:
-        """Run a command to its end. facts: called then, gives what to keep. Raises: VlaError with the end of its log."""
+        """Run a command to its end. facts: called then, gives what to keep. Raises: VlaError with its last words."""
         began_s = time.monotonic()
         with self._log(name).open("w") as log:
             ended = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, timeout=STEP_S, check=False)
@@ -68,9 +70,13 @@ class Loop:
 
     @contextmanager
     def beside(self, name: str, command: Sequence[str]) -> Iterator[None]:
-        """Have a command run beside the body; afterwards it is told to end, as by Ctrl-C."""
+        """Have a command run beside the body; afterwards it is told to end, as by Ctrl-C.
+
+        A shell's background job ignores that signal and its children inherit so: they are told to hear it again.
+        """
         with self._log(name).open("w") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+                                       preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL))
             try:
                 yield
             finally:
@@ -103,12 +109,13 @@ def play(options: argparse.Namespace, console: Console) -> list[Step]:
             "vla_training.tabletop.collect", "--output", rehearsal, "--episodes", options.rehearse, "--first-seed",
             REHEARSAL_SEED, "--workers", options.workers))
     _record(loop, options, bags)
-    loop.run("conversion", _python("vla_training.convert", bags, data, "--outcome", "success", "--workers", options.workers),
+    loop.run("conversion", _python("vla_training.convert", bags, data, "--robot", options.robot, "--outcome", "success",
+                                   "--workers", options.workers),
              lambda: _converted(data))
     more = [f"with:={rehearsal}"] if options.rehearse else []
     more += [f"steps:={options.steps}"] if options.steps else []
-    loop.run("fine-tuning", _python("vla_training.finetune", f"data:={data}", f"from:={options.policy}", f"output:={tuned}",
-                                    *more))
+    loop.run("fine-tuning", _python("vla_training.finetune", f"data:={data}", f"from:={options.policy}",
+                                    f"output:={tuned}", *more))
     _measure(loop, "the task after", options, bundle)
     _remember(loop, "the other tasks after", options, bundle)
     console.print(f"written to {loop.output}/loop.json and loop.md; the policy is {bundle}, {task} is what it learnt",
@@ -119,20 +126,20 @@ def play(options: argparse.Namespace, console: Console) -> list[Step]:
 def _record(loop: Loop, options: argparse.Namespace, bags: Path) -> None:
     """The launch that a person would start, and the operator in the person's place."""
     told = loop.output / "operator.json"
-    launch = ["ros2", "launch", "vla_policy", "record.launch.py", f"task:={options.task}", f"output:={bags}",
-              "operator:=script", "publish_state:=true", "headless:=true"]
+    launch = ["ros2", "launch", "vla_policy", "record.launch.py", f"robot:={options.robot}", f"task:={options.task}",
+              f"output:={bags}", "operator:=script", "publish_state:=true", "headless:=true"]
     with loop.beside("recording launch", launch):
         loop.run("recording", _python(
-            "sim_bridges.operator.node", "--task", options.task, "--episodes", options.episodes, "--seed", options.seed,
-            "--json", told), lambda: _recorded(told))
+            "sim_bridges.operator.node", "--task", options.task, "--robot", options.robot, "--episodes",
+            options.episodes, "--seed", options.seed, "--json", told), lambda: _recorded(told))
 
 
 def _measure(loop: Loop, name: str, options: argparse.Namespace, policy: str) -> None:
     """The success of a policy in the task, driven by its nodes."""
     summary = loop.output / f"{name.replace(' ', '_')}.json"
-    loop.run(name, ["ros2", "launch", "vla_policy", "bringup.launch.py", f"policy:={policy}", f"tasks:={options.task}",
-                    f"episodes:={options.per_task}", f"seed:={UNSEEN_SEED}", f"summary:={summary}", "headless:=true"],
-             lambda: _successes(summary))
+    loop.run(name, ["ros2", "launch", "vla_policy", "bringup.launch.py", f"robot:={options.robot}", f"policy:={policy}",
+                    f"tasks:={options.task}", f"episodes:={options.per_task}", f"seed:={UNSEEN_SEED}",
+                    f"summary:={summary}", "headless:=true"], lambda: _successes(summary))
 
 
 def _remember(loop: Loop, name: str, options: argparse.Namespace, policy: str) -> None:
@@ -149,7 +156,8 @@ def _successes(summary: Path) -> dict[str, Any]:
     won = sum(row["success"] for row in rows)
     low, high = wilson_interval(won, len(rows))
     reasons = sorted({row["reason"] for row in rows if not row["success"]})
-    return {"successes": won, "episodes": len(rows), "interval_95": [round(low, 3), round(high, 3)], "failures": reasons}
+    interval = [round(low, 3), round(high, 3)]
+    return {"successes": won, "episodes": len(rows), "interval_95": interval, "failures": reasons}
 
 
 def _recorded(told: Path) -> dict[str, Any]:
@@ -191,6 +199,7 @@ def _parser() -> argparse.ArgumentParser:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("outputs/data_loop"), help="a new folder")
     parser.add_argument("--task", default="bring_to_lamp", help="of the embedded tabletop")
+    parser.add_argument("--robot", default="tabletop", help="robot contract: a name or a path")
     parser.add_argument("--policy", default="tabletop", help="what is gone on from: a bundle, or a shipped policy")
     parser.add_argument("--episodes", type=int, default=40, help="to record")
     parser.add_argument("--seed", type=int, default=0, help="of the first scene that is recorded")

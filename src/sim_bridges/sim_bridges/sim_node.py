@@ -150,7 +150,8 @@ class SimLoop:
     def _live(self) -> None:
         self._sim = make_sim(self._sim_name, self._contract)
         if self._publisher.tells_state and not hasattr(self._sim, "state"):
-            raise VlaError(f"sim '{self._sim_name}': got publish_state true, but it does not tell its state; set it false")
+            raise VlaError(f"sim '{self._sim_name}': got publish_state true, but it does not tell its state; set it "
+                           "false")
         self._episode = Episode(self._sim.tasks[0], 0, "", 0.0)
         self._serve_requests()
         advance = self._advance_lockstep if self._pace is Pace.LOCKSTEP else self._advance_realtime

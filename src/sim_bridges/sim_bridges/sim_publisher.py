@@ -28,7 +28,8 @@ def scene_label(task: str, seed: int) -> str:
 
 
 class SimPublisher:
-    """Publishers for a contract's cameras, joints and pose, for /vla/episode and, if asked for, for /clock and /sim/state."""
+    """Publishers for a contract's cameras, joints and pose, for /vla/episode and, if wanted, for /clock and /sim/state.
+    """
 
     def __init__(self, node: Node, contract: RobotContract, with_clock: bool, with_state: bool = False) -> None:
         self._contract = contract

@@ -1,4 +1,4 @@
-"""The folder of a recorded episode in, its actions as rows to be sent once more out; and whether the robot stands right.
+"""The folder of a recorded episode in, its actions as rows to be sent once more out; and whether the arm stands right.
 
 What is replayed is what the robot was sent (/vla/command), from the first to the last command that served a run.
 """
@@ -29,7 +29,7 @@ REACH_ROWS = 12  # rows of a chunk: for so long the robot moves on when the repl
 
 @dataclass(frozen=True, slots=True)
 class RecordedActions:
-    """An episode to replay. rows: float64 (T, A), the contract's actions. joints: (J,) rad or m, where the arm stood."""
+    """An episode to replay. rows: float64 (T, A), the contract's actions. joints: (J,) rad or m, where it began."""
 
     record: EpisodeRecord
     rows: NDArray[np.float64]
@@ -42,7 +42,8 @@ def load_actions(folder: Path, speed: float = 1.0) -> RecordedActions:
     Raises: ConfigError for another speed; DataError naming the file where it cannot be read, or nobody drove in it.
     """
     if not 0.0 < speed <= 1.0:
-        raise ConfigError(f"speed: got {speed:g}, expected above 0 up to 1; a replay is never faster than the recording")
+        raise ConfigError(f"speed: got {speed:g}, expected above 0 up to 1; a replay is never faster than the "
+                          "recording")
     record, path = read_episode(folder), find_file(folder)
     contract = record.contract
     commands: list[Command] = []
@@ -61,8 +62,8 @@ def load_actions(folder: Path, speed: float = 1.0) -> RecordedActions:
             run_ids.append(msg.run_id)
     commands = driven(commands, run_ids)
     if not commands or joints is None:
-        raise DataError(f"{path}: nobody drove in the episode, or the arm did not tell where it stood before; nothing to "
-                        "replay")
+        raise DataError(f"{path}: nobody drove in the episode, or the arm did not tell where it stood before; nothing "
+                        "to replay")
     commands = stretched(commands, speed, contract)
     span_ns = commands[-1].stamp_ns + contract.control_dt_ns - commands[0].stamp_ns
     ticks_ns = commands[0].stamp_ns + np.arange(max(1, round(span_ns / contract.action_dt_ns))) * contract.action_dt_ns
@@ -81,21 +82,23 @@ def stretched(commands: Sequence[Command], speed: float, contract: RobotContract
             for command in commands for part in range(parts)]
 
 
-def check_fits(recorded: RecordedActions, contract: RobotContract, joints: NDArray[np.float64], tolerance: float) -> None:
+def check_fits(
+    recorded: RecordedActions, contract: RobotContract, joints: NDArray[np.float64], tolerance: float
+) -> None:
     """Refuse another robot, and an arm that stands elsewhere than the recorded one did.
 
     joints: (J,) of now. tolerance: rad or m, of each. Raises: DataError with what differs, side by side.
     """
     different = contract_differences(recorded.record.contract, contract)
     if different:
-        raise DataError(f"the episode was recorded with another contract: {'; '.join(different)}; replay it on the robot "
-                        "that it was recorded with")
+        raise DataError(f"the episode was recorded with another contract: {'; '.join(different)}; replay it on the "
+                        "robot that it was recorded with")
     off = [f"{name} {here:.3f}, recorded {there:.3f}"
            for name, here, there in zip(contract.joints.names, joints, recorded.joints, strict=True)
            if abs(here - there) > tolerance]
     if off:
-        raise DataError(f"the arm does not stand where the episode began, within {tolerance:g}: {'; '.join(off)}; bring "
-                        "it there first, or reset the scene")
+        raise DataError(f"the arm does not stand where the episode began, within {tolerance:g}: {'; '.join(off)}; "
+                        "bring it there first, or reset the scene")
 
 
 class Replay:

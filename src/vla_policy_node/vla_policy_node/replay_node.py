@@ -52,7 +52,7 @@ class ReplayNode(Node):
         self._contract = contract
         self._run_id = time.time_ns() // 1_000_000  # as a policy's runs count, and later than any of them
         self._replay: Replay | None = None
-        self._succeeded = False
+        self._begun = self._succeeded = False
         self._safety: SafetyStatus | None = None
         self._policy: PolicyStatus | None = None
         self._operator_drives = False
@@ -87,7 +87,7 @@ class ReplayNode(Node):
         self._refuse_if_driven()
         check_fits(recorded, self._contract, self._state.newest.joints, tolerance)
         tell(f"replays {words_of(recorded)}")
-        self._succeeded = False
+        self._begun = True
         self._replay = replay = Replay(recorded, self._run_id, self._slack_ns)
         self._on_state()
         told_s = heard_s = time.monotonic()
@@ -99,7 +99,7 @@ class ReplayNode(Node):
             heard_s = now_s if state_ns != seen_ns else heard_s
             seen_ns = state_ns
             if now_s - heard_s > SILENT_S:
-                raise VlaError(f"the robot's state did not change for {SILENT_S:g} s; are its driver and the guard alive?")
+                raise VlaError(f"the robot's state did not change for {SILENT_S:g} s; are driver and guard alive?")
             if now_s - told_s > PROGRESS_S:
                 told_s = now_s
                 tell(f"{replay.sent_rows} of {replay.total_rows} rows")
@@ -168,7 +168,7 @@ class ReplayNode(Node):
         self._operator_drives = msg.data
 
     def _on_episode(self, msg: EpisodeEvent) -> None:
-        self._succeeded = self._succeeded or (self._replay is not None and msg.event == EpisodeEvent.SUCCESS)
+        self._succeeded = self._begun and (self._succeeded or msg.event == EpisodeEvent.SUCCESS)
 
     def _until(self, condition: Callable[[], object], timeout_s: float) -> bool:
         """Serve until the condition holds, or the time is up; whether it holds."""

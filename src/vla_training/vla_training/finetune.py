@@ -2,9 +2,9 @@
 
 `ros2 run vla_training finetune data:=FOLDER from:=BUNDLE output:=outputs/finetuned with:=DATASET`
 
-data: recordings as the recorder leaves them, or any data set. from: a bundle, or the name of a shipped policy. with: data
-sets of what it could do before, to rehearse. What is chosen and why is said, and written to OUTPUT/finetune.yaml, a
-training file that `train` takes too. The policy is OUTPUT/bundle:
+data: recordings as the recorder leaves them, or any data set. from: a bundle, or the name of a shipped policy. with:
+data sets of what it could do before, to rehearse. What is chosen is said with its reason, and written to
+OUTPUT/finetune.yaml, a training file that `train` takes too. The policy is OUTPUT/bundle:
 `ros2 launch vla_policy bringup.launch.py policy:=OUTPUT/bundle`
 """
 
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def prepare(options: argparse.Namespace, console: Console) -> None:
-    """Look at bundle, robot and data, say what will be done, and unless only that is asked for write OUTPUT/finetune.yaml.
+    """Look at bundle, robot and data, say what will be done, and unless that is all that is wanted write it down.
 
     Raises: VlaError for what does not go together.
     """
@@ -95,7 +95,8 @@ def launch_style(arguments: Sequence[str], parser: argparse.ArgumentParser) -> l
 
     Raises: ConfigError for a key that the command does not have, naming the nearest.
     """
-    known = {action.option_strings[-1].removeprefix("--"): action for action in parser._actions if action.dest != "help"}
+    options = [action for action in parser._actions if action.dest != "help"]
+    known = {action.option_strings[-1].removeprefix("--"): action for action in options}
     translated: list[str] = []
     for argument in arguments:
         key, assign, value = argument.partition(ASSIGN)
@@ -156,8 +157,8 @@ def _tell_range(run: Run, console: Console) -> None:
     beyond = ((rows < np.array(normalizer.low) - 1e-6) | (rows > np.array(normalizer.high) + 1e-6)).mean(0)
     told = [f"{name} {share:.0%}" for name, share in zip(normalizer.names, beyond, strict=True) if share > BEYOND_SHARE]
     if told:
-        _say(console, f"of the new actions {', '.join(told)} lie beyond the policy's range and are cut to it; where that "
-                      "is much, drive slower or train anew")
+        _say(console, f"of the new actions {', '.join(told)} lie beyond the policy's range and are cut to it; where "
+                      "that is much, drive slower or train anew")
 
 
 def _write(path: Path, bundle: Bundle, recipe: Recipe) -> None:

@@ -1,5 +1,5 @@
-"""A policy bundle and a data set, or the bags of a recorder, in; how far its actions lie from the recorded ones, and how
-long it takes for them, out.
+"""A policy bundle and a data set, or a recorder's bags, in; how far its actions are from the recorded ones, and how
+long they take, out.
 
 `ros2 run vla_training open_loop outputs/run/bundle outputs/recorded --episodes 20 --output outputs/open_loop`
 """

@@ -62,7 +62,8 @@ def episode_trials(
 def chosen_tasks(tasks: str, known: Sequence[str], extra: Sequence[str] = ()) -> tuple[str, ...]:
     """All that are known, or those named. tasks: `all`, or names separated by commas; a name may end in `/VARIANT`.
 
-    extra: tasks that are played only where they are named. Raises: ConfigError for an unknown task, naming the nearest. The simulator itself knows the variants.
+    extra: tasks that are played only where they are named. Raises: ConfigError for an unknown task, naming the nearest.
+    The simulator itself knows the variants.
     """
     chosen = tuple(known) if tasks == "all" else tuple(task.strip() for task in tasks.split(","))
     for task in chosen:

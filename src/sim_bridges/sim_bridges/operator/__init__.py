@@ -1,1 +1,1 @@
-"""A scripted person at a gamepad: sees a simulator's whole state, plays Joy messages; for tests and for docs/data-loop.md."""
+"""A scripted person at a gamepad: sees a simulator's whole state, plays Joy messages; see docs/data-loop.md."""

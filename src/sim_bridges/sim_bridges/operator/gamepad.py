@@ -24,14 +24,14 @@ class Gamepad:
     def __init__(self, mapping: PadMapping, contract: RobotContract) -> None:
         self._mapping, self._chords = mapping, mapping.press.chords
         if contract.action.kind is ActionKind.JOINT_POSITION:
-            raise ConfigError(f"gamepad: got robot '{contract.name}' of kind {contract.action.kind}, expected one that is "
-                              "moved by the tool")
+            raise ConfigError(f"gamepad: got robot '{contract.name}' of kind {contract.action.kind}, expected one that "
+                              "is moved by the tool")
         self._axes: list[Axis | None] = motion_pairs(mapping.motion)
-        needed = ("dead_man", "record_start", "record_stop", "record_discard", "record_failure", "reset_guard", "gripper")
+        needed = ("dead_man", "gripper", "record_start", "record_stop", "record_failure", "reset_guard")
         missing = [name for name in needed if name not in self._chords]
         if missing or None in self._axes[:3]:
-            raise ConfigError(f"gamepad: got a mapping without {', '.join(missing) or 'an axis for x, y or z'}; expected "
-                              "all that an operator needs, as config/teleop/joy.yaml has")
+            raise ConfigError(f"gamepad: got a mapping without {', '.join(missing) or 'an axis for x, y or z'}; "
+                              "expected all that an operator needs, as config/teleop/joy.yaml has")
         limits = contract.limits
         speed = mapping.speeds.fast if FAST in self._chords else mapping.speeds.normal
         self._full_speed = speed * np.repeat([limits.linear_velocity_m_s, limits.angular_velocity_rad_s], 3)

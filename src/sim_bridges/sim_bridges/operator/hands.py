@@ -1,4 +1,4 @@
-"""A scene and the state of its simulator in, what a person's hands would ask for out: an expert's row, not quite steady."""
+"""A scene and the state of its simulator in, what a person's hands would ask for out: an expert's, not quite steady."""
 
 from __future__ import annotations
 

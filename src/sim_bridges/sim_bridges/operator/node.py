@@ -3,8 +3,9 @@
     ros2 launch vla_policy record.launch.py task:=bring_to_lamp output:=outputs/lamp publish_state:=true
     ros2 run sim_bridges scripted_operator --task bring_to_lamp --episodes 40
 
-Everything goes the way that a person's joystick goes: /joy, teleoperation, guard, recorder. What is known beyond that, of
-the simulator alone, is its state on /sim/state and the resets of its scenes. One line an episode, and a JSON file if named.
+Everything goes the way that a person's joystick goes: /joy, teleoperation, guard, recorder. What is known beyond that,
+of the simulator alone, is its state on /sim/state and the resets of its scenes. One line an episode, and a JSON file if
+named.
 """
 
 from __future__ import annotations
@@ -109,8 +110,8 @@ class ScriptedOperator(Node):
         self._until(lambda: session.is_over, float("inf"))
         self._session, self._pressed = None, set()
         path = self._recording.path if self._recording is not None else ""
-        return Recorded(seed, asked.result().instruction, session.succeeded and not session.problem, session.problem, path,
-                        round(time.monotonic() - began_s, 2))
+        seconds = round(time.monotonic() - began_s, 2)
+        return Recorded(seed, asked.result().instruction, session.succeeded, session.problem, path, seconds)
 
     def close(self) -> None:
         """Let go of everything and leave the graph."""

@@ -1,4 +1,4 @@
-"""A hand, a goal and where its block was at first in, the next action row out: lift, push, slide, stack, store, bring."""
+"""A hand, a goal and where its block was at first in, the next action row out: the tasks that are about a block."""
 
 from __future__ import annotations
 

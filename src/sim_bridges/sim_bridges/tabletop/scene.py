@@ -152,7 +152,7 @@ class Scene:
                    for pair in self.data.contact.geom)
 
     def state(self) -> NDArray[np.float64]:
-        """All that moves, (S,): MuJoCo's time, positions and velocities, whether the lamp shines and the button is armed."""
+        """All that moves, (S,): MuJoCo's time, positions, velocities; whether the lamp shines, the button is armed."""
         moving = np.zeros(mujoco.mj_stateSize(self.model, PHYSICS))
         mujoco.mj_getState(self.model, self.data, moving, PHYSICS)
         return np.append(moving, [self.light_on, self.button_armed])
@@ -161,8 +161,8 @@ class Scene:
         """Take on a `state` of the same scene. Raises: VlaError for one of another size, or not finite."""
         size = mujoco.mj_stateSize(self.model, PHYSICS) + 2
         if state.shape != (size,) or not np.isfinite(state).all():
-            raise VlaError(f"tabletop: got a state of shape {state.shape}, expected ({size},) finite numbers; it is not of "
-                           "this simulator")
+            raise VlaError(f"tabletop: got a state of shape {state.shape}, expected ({size},) finite numbers; it is "
+                           "not of this simulator")
         mujoco.mj_setState(self.model, self.data, state[:-2], PHYSICS)
         self.light_on, self.button_armed = bool(state[-2]), bool(state[-1])
         mujoco.mj_forward(self.model, self.data)

@@ -38,7 +38,7 @@ class Amount:
 
 
 def amount_of(source: Source, contract: RobotContract, model: ModelConfig) -> Amount:
-    """Count what a source offers. Raises: DataError where it cannot be read, has no instruction, or is of another robot."""
+    """Count what a source offers. Raises: DataError where it cannot be read, is of another robot, or has no words."""
     data = open_source(source.path, source.format)
     check_contract(data, contract)
     chosen, sentences = choose_episodes(source, data.episodes)

@@ -96,8 +96,8 @@ def _adapt(bundle: Bundle, memory_gib: float) -> tuple[AdaptConfig, str]:
 def _weight(new: Amount, old: tuple[Amount, ...]) -> tuple[float, str]:
     """Weight of a frame of old data, so that the new data is half of what is drawn."""
     if not old:
-        return 1.0, ("only the new episodes are learnt from; what the policy could do before it may forget: with:=DATASET "
-                     "lets it rehearse")
+        return 1.0, ("only the new episodes are learnt from; what the policy could do before it may forget: "
+                     "with:=DATASET lets it rehearse")
     frames = sum(one.frames for one in old)
     return round(new.frames / frames, 4), (f"half of what is drawn is new, half is rehearsed: {frames} frames of "
                                            f"{', '.join(one.path for one in old)}")

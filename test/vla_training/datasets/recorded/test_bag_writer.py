@@ -63,7 +63,8 @@ def test_bag_to_v3_to_bag_to_v3_gives_equal_frames(tmp_path: Path) -> None:
             assert all(np.array_equal(told[0][name].reshape(-1), other[name].reshape(-1)) for other in told[1:]), name
         for name in ("action", "observation.pose", "timestamp"):
             for other in told[1:]:
-                np.testing.assert_allclose(other[name], told[0][name].reshape(other[name].shape), atol=1e-6, err_msg=name)
+                same = told[0][name].reshape(other[name].shape)
+                np.testing.assert_allclose(other[name], same, atol=1e-6, err_msg=name)
         shown = np.flatnonzero(~told[0]["observation.held"].reshape(-1))
         images = [data.images(episode, STATIC, shown).astype(int) for data in (recorded, before, between, after)]
         assert np.array_equal(images[1], images[2])  # a bag holds the decoded frames as they are

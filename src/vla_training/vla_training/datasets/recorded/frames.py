@@ -27,8 +27,8 @@ Timed = tuple[int, str, str, Any]  # received [ns], topic, type, message
 
 @dataclass(frozen=True, slots=True)
 class EpisodeFrames:
-    """One episode. rows: float64 (T * R, A), the contract's actions, R of them a frame. observations: T of them, without
-    images. held: (T,) bool, frames whose observation never came. interventions: (T,) bool, an operator drives.
+    """One episode. rows: float64 (T * R, A), the contract's actions, R of them a frame. observations: T of them,
+    without images. held: (T,) bool, frames whose observation never came. interventions: (T,) bool, an operator drives.
     """
 
     rows: NDArray[np.float64]
@@ -68,13 +68,13 @@ def state_messages(frames: EpisodeFrames, contract: RobotContract, frame: int) -
 
 def image_message(frames: EpisodeFrames, contract: RobotContract, frame: int, camera: str,
                   image: NDArray[np.uint8]) -> Timed:
-    """A camera's message of a frame. image: uint8 (H, W, 3), RGB. Raises: DataError for a size unlike the contract's."""
+    """A camera's message of a frame. image: uint8 (H, W, 3), RGB. Raises: DataError for another size or encoding."""
     stream = contract.cameras[camera]
     topic, kind = message_types(contract)[camera_channel(camera)]
     height, width = image.shape[:2]
     if (height, width) != (stream.height, stream.width):
-        raise DataError(f"camera '{camera}': got images of {width}x{height}, expected {stream.width}x{stream.height} by "
-                        f"contract '{contract.name}'; take the contract that they were recorded with")
+        raise DataError(f"camera '{camera}': got images of {width}x{height}, expected {stream.width}x{stream.height} "
+                        f"by contract '{contract.name}'; take the contract that they were recorded with")
     stamp_ns = START_NS + frame * frames.rows_per_frame * contract.action_dt_ns
     head = {"stamp_ns": stamp_ns, "frame_id": f"camera_{camera}"}
     if stream.compressed:
@@ -84,8 +84,8 @@ def image_message(frames: EpisodeFrames, contract: RobotContract, frame: int, ca
     if stream.encoding == "bgr8":
         pixels = image[..., ::-1]
     elif stream.encoding != "rgb8":
-        raise DataError(f"camera '{camera}': got encoding {stream.encoding} in contract '{contract.name}', expected rgb8, "
-                        "bgr8 or a compressed stream; other encodings are not written")
+        raise DataError(f"camera '{camera}': got encoding {stream.encoding} in contract '{contract.name}', expected "
+                        "rgb8, bgr8 or a compressed stream; other encodings are not written")
     return stamp_ns, topic, kind, make(kind, height=height, width=width, encoding=stream.encoding, is_bigendian=0,
                                        step=step, data=np.ascontiguousarray(pixels).ravel(), **head)
 

@@ -53,8 +53,8 @@ class Tick:
 
 @dataclass(slots=True)
 class Playback:
-    """What an episode holds. commands: in order of their stamps, from the first to the last that served a run; before and
-    after, the guard only holds. interventions: (received [ns], an operator drives).
+    """What an episode holds. commands: in order of their stamps, from the first to the last that served a run; before
+    and after, the guard only holds. interventions: (received [ns], an operator drives).
     """
 
     ticks: list[Tick] = field(default_factory=list)

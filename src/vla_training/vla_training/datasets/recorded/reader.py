@@ -37,7 +37,7 @@ def open_recorded(root: Path | str, outcomes: Sequence[str] = OUTCOMES) -> Recor
 
 
 def check_contract(source: EpisodeSource, contract: RobotContract) -> None:
-    """Hold recordings against the contract that is wanted; other data has none. Raises: DataError naming what differs."""
+    """Hold recordings against the contract that is wanted; other data has none. Raises: DataError with what differs."""
     if isinstance(source, RecordedSource):
         different = contract_differences(source.contract, contract)
         if different:

@@ -201,6 +201,6 @@ def _tried(plan: BagPlan, number: int) -> DataError | None:
             raise
         return problem
     except OSError as problem:
-        raise DataError(f"{plan.folder(number)}: {problem.strerror or problem}; make room and run the same command again "
-                        "to go on") from problem
+        raise DataError(f"{plan.folder(number)}: {problem.strerror or problem}; make room and run the same command "
+                        "again to go on") from problem
     return None
