@@ -6,22 +6,29 @@
 """
 
 import os
+from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction, Shutdown
-from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import PathJoinSubstitution
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch_ros.actions import Node
-from launch_ros.substitutions import FindPackageShare
 
-from vla_policy.errors import ConfigError, nearest
+from vla_policy.errors import ConfigError
 from vla_policy.execution import Execution
-from vla_policy.resources import find_contract, find_policy, is_server
-from vla_policy_node.launch_actions import image_transport
+from vla_policy.resources import find_contract, find_policy, find_sim_contract, is_server
+from vla_policy_node.launch_actions import (
+    HEADLESS,
+    SIMS,
+    check_arguments,
+    check_program,
+    console,
+    image_transport,
+    include,
+)
 
 ARGUMENTS = {
-    "sim": ("tabletop", "simulator: tabletop, calvin, or none for a real robot"),
-    "robot": ("", "robot contract: a name in config/robots or a file (default: the simulator's)"),
+    "sim": ("tabletop", "simulator: tabletop, calvin, simpler, or none for a real robot"),
+    "sim_python": ("", "Python of the simulator's node, where it needs packages of its own (default: the project's)"),
+    "robot": ("", "robot contract: a name in config/robots or a file (default: the simulator's, or its task's)"),
     "policy": ("tabletop", "bundle (the name of a shipped one or a folder), or ws://HOST:PORT of a policy server"),
     "pace": ("lockstep", "lockstep: sim time waits for each command; realtime: as a robot"),
     "execution": ("async", "while the policy computes: blocking, async, ensemble or rtc (docs/execution.md)"),
@@ -37,9 +44,7 @@ ARGUMENTS = {
     "output": ("", "folder for summary.json, video and plots (default: none)"),
     "summary": ("", "a further file for summary.json"),
 }
-SIMS = ("tabletop", "calvin", "none")
 PACES = ("lockstep", "realtime")
-HEADLESS = ("auto", "true", "false")
 ENGINES = ("eager", "compile", "graph")
 
 
@@ -56,49 +61,34 @@ def bring_up(context: LaunchContext) -> list:
     check(given, context.launch_configurations)
     on_robot = given["sim"] == "none"
     pace = "realtime" if on_robot else given["pace"]
-    contract = str(find_contract(given["robot"] or given["sim"]))
+    contract = str(find_contract(given["robot"]) if given["robot"] else sim_contract(given))
     bundle = given["policy"] if is_server(given["policy"]) else str(find_policy(given["policy"]))
     policy = include("policy", contract=contract, bundle=bundle, pace=pace,
                      use_sim_time=str(pace == "lockstep").lower(), device=given["device"], dtype=given["dtype"],
                      engine=given["engine"], execution=given["execution"], instruction=given["instruction"])
-    watched = given["headless"] == "false" or (given["headless"] == "auto" and bool(context.environment.get("DISPLAY")))
-    shared = [policy] + ([console(contract)] if watched else [])
+    shared = [policy, *console(context, given["headless"], contract)]
     if on_robot:
         return shared
-    sim = include("sim", sim=given["sim"], contract=contract, pace=pace, task=given["task"], seed=given["seed"])
+    sim = include("sim", sim=given["sim"], contract=contract, pace=pace, task=given["task"], seed=given["seed"],
+                  python=os.path.expanduser(given["sim_python"]))
     episodes = given["episodes"] or ("0" if given["instruction"] else "10")
     return [*shared, sim] + ([] if int(episodes) == 0 else [evaluate(given, contract, pace, episodes)])
 
 
+def sim_contract(given: dict[str, str]) -> Path:
+    """The simulator's contract; where it has several robots, that of the task or tasks."""
+    return find_sim_contract(given["sim"], given["task"] or given["tasks"])
+
+
 def check(given: dict[str, str], all_configurations: dict[str, str]) -> None:
     """Raises: ConfigError naming the argument, what it got, and what it takes."""
-    for name in all_configurations:
-        if name not in ARGUMENTS:
-            raise ConfigError(f"unknown launch argument '{name}'; {nearest(name, ARGUMENTS)}")
-    choices = (("sim", SIMS), ("pace", PACES), ("execution", tuple(Execution)), ("headless", HEADLESS),
-               ("engine", ENGINES))
-    for name, allowed in choices:
-        if given[name] not in allowed:
-            raise ConfigError(f"{name}:={given[name]}; {nearest(given[name], allowed)}")
-    for name in ("episodes", "seed"):
-        if given[name] and not given[name].isdecimal():
-            raise ConfigError(f"{name}:={given[name]}: expected a whole number, 0 or more")
+    choices = {"sim": SIMS, "pace": PACES, "execution": tuple(Execution), "headless": HEADLESS, "engine": ENGINES}
+    check_arguments(given, all_configurations, choices, numbers=("episodes", "seed"))
+    check_program("sim_python", given["sim_python"])
     if given["sim"] == "none" and not given["robot"]:
         raise ConfigError("sim:=none needs robot:=NAME, a contract in config/robots or a file")
     if given["sim"] == "none" and given["episodes"] not in ("", "0"):
         raise ConfigError(f"episodes:={given['episodes']} needs a simulator; give a robot an instruction instead")
-
-
-def include(name: str, **arguments: str) -> IncludeLaunchDescription:
-    """`name`.launch.py of this package with arguments."""
-    path = PathJoinSubstitution([FindPackageShare("vla_policy"), "launch", f"{name}.launch.py"])
-    return IncludeLaunchDescription(PythonLaunchDescriptionSource(path), launch_arguments=list(arguments.items()))
-
-
-def console(contract: str) -> Node:
-    """The window with the cameras and a line to type instructions."""
-    return Node(package="vla_policy", executable="console", name="console", output="screen",
-                parameters=[{"contract": contract}])
 
 
 def evaluate(given: dict[str, str], contract: str, pace: str, episodes: str) -> Node:

@@ -9,7 +9,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from vla_policy.execution import Execution
-from vla_policy_node.launch_actions import image_transport
+from vla_policy_node.launch_actions import image_transport, include
 
 REFUSED = 1  # exit code of a policy node that could not be configured
 
@@ -37,19 +37,11 @@ def generate_launch_description() -> LaunchDescription:
                               description="where images are made square; device only with engines on a GPU"),
         DeclareLaunchArgument("instruction", default_value="", description="follow this once the policy is active"),
         image_transport(),
-        guard_node(),
+        include("guard", **{name: LaunchConfiguration(name)
+                            for name in ("contract", "pace", "execution", "use_sim_time")}),
         policy,
         RegisterEventHandler(OnProcessExit(target_action=policy, on_exit=after_policy)),
     ])
-
-
-def guard_node() -> Node:
-    """Its own process: chunks to limited, watched, latched robot commands."""
-    return Node(package="vla_policy", executable="guard_node", name="guard_node", output="screen",
-                parameters=[{"contract": LaunchConfiguration("contract"), "pace": LaunchConfiguration("pace"),
-                             "execution": LaunchConfiguration("execution"),
-                             "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}],
-                on_exit=after_guard)
 
 
 def policy_node() -> Node:
@@ -61,13 +53,6 @@ def policy_node() -> Node:
                              "engine": LaunchConfiguration("engine"), "resize": LaunchConfiguration("resize"),
                              "instruction": ParameterValue(LaunchConfiguration("instruction"), value_type=str),
                              "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}])
-
-
-def after_guard(event: object, context: LaunchContext) -> list:
-    """Nothing may drive the robot unguarded. An exception ends the launch with exit code 1."""
-    if context.is_shutdown:
-        return []
-    raise RuntimeError("the guard ended, see its last lines above; without it nothing may move")
 
 
 def after_policy(event: object, context: LaunchContext) -> list:

@@ -28,9 +28,10 @@ setup(
     maintainer_email="maintainers@example.com",
     packages=find_packages(include=["vla_policy", "vla_policy.*", "vla_policy_node", "vla_policy_node.*"]),
     python_requires=">=3.11,<3.14",
-    install_requires=["huggingface-hub", "msgpack", "numpy", "opencv-python-headless", "pillow", "pydantic>=2",
-                      "pyyaml", "rich", "safetensors", "tokenizers", "torch", "transformers>=5", "websockets>=15"],
-    extras_require={"plot": ["matplotlib"], "ray": ["ray[serve]"]},  # for pictures; for a policy server on a cluster
+    install_requires=["backports.zstd", "huggingface-hub", "lz4", "msgpack", "numpy", "opencv-python-headless",
+                      "pillow", "psutil", "pydantic>=2", "pyyaml", "rich", "rosbags", "safetensors", "tokenizers",
+                      "torch", "transformers>=5", "websockets>=15"],
+    extras_require={"plot": ["matplotlib"], "ray": ["ray[serve]"]},  # plots of bench; a policy server on a cluster
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (str(SHARE), ["package.xml"]),
@@ -38,9 +39,14 @@ setup(
     ],
     entry_points={"console_scripts": [
         "bench = vla_policy.bench.command:main",
+        "bench_recorder = vla_policy_node.bench_recorder:main",
         "console = vla_policy_node.console:main",
         "policy_node = vla_policy_node.policy_node:main",
         "guard_node = vla_policy_node.guard_node:main",
+        "replay = vla_policy_node.replay_node:main",
+        "recorder_node = vla_policy_node.recorder_node:main",
+        "recover_episode = vla_policy.recorder.recover:main",
+        "teleop_node = vla_policy_node.teleop_node:main",
         "serve = vla_policy.remote.serve:main",
         "bench_node = vla_policy_node.bench_node:main",
         "transport_check = vla_policy_node.transport_check:main",

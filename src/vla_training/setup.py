@@ -54,6 +54,7 @@ setup(
             "bench_finetune = vla_training.bench_finetune:main",
             "bench_loader = vla_training.bench_loader:main",
             "train = vla_training.train:main",
+            "finetune = vla_training.finetune:main",
             "inspect = vla_training.inspect:main",
             "open_loop = vla_training.open_loop:main",
         ]

@@ -164,6 +164,11 @@ class GuardRig:
                    f"state {state} with reason {reason}")
         return self.safety[-1]
 
+    def until_said(self, words: str) -> SafetyStatus:
+        """Wait until the guard's newest sentence holds these words, and return that status."""
+        self.until(lambda: self.safety and words in self.safety[-1].message, f"'{words}'")
+        return self.safety[-1]
+
     def until_driven(self, run_id: int) -> RobotCommand:
         """Wait for the first command that serves a run, and return it."""
         self.until(lambda: any(msg.run_id == run_id for msg in self.sent), f"command of run {run_id}")

@@ -88,7 +88,9 @@ def assert_all_end(nodes: dict[str, psutil.Process]) -> None:
     ("arguments", "words"),
     [
         (["epsodes:=3"], ["unknown launch argument 'epsodes'", "did you mean 'episodes'", "instruction"]),
-        (["sim:=nonsense"], ["sim:=nonsense", "known: tabletop, calvin, none"]),
+        (["sim:=nonsense"], ["sim:=nonsense", "known: tabletop, calvin, simpler, none"]),
+        (["sim:=simpler", "robot:="], ["got tasks 'all'", "robot simpler_google or simpler_widowx"]),
+        (["sim_python:=/no/python"], ["sim_python:=/no/python: no such program", "VENV/bin/python"]),
         (["pace:=locksteep"], ["pace:=locksteep", "did you mean 'lockstep'"]),
         (["execution:=fast"], ["execution:=fast", "known: blocking, async, ensemble, rtc"]),
         (["episodes:=x"], ["episodes:=x", "whole number"]),
@@ -232,12 +234,7 @@ def test_a_robot_whose_drivers_run_already(spawn: Spawn, make_rig: Callable[...,
             "instruction:=open the drawer",
         ]
     )
-    said = process.wait_for("drives the robot|state is missing", timeout_s=120)
-    if said[0] == "state is missing":  # the policy was ready before the guard heard the robot, which then says no
-        rig.until_heard(listeners=2)
-        rig.reset()
-        rig.say("open the drawer")
-        process.wait_for("drives the robot", timeout_s=120)
+    process.wait_for("drives the robot", timeout_s=120)
     rig.until_moving()
     assert rig.arm[-1].header.frame_id == "base"
     limit = rig.contract.limits.linear_velocity_m_s

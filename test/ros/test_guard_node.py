@@ -18,10 +18,12 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from vla_msgs.msg import SafetyStatus
 
-from vla_policy.action.guard import Guard, GuardState, StopReason
+from vla_policy.action.guard import Guard
+from vla_policy.action.safety import GuardState, StopReason
 from vla_policy.messages import chunk_from_msg
 from vla_policy.types import Observation, Pose
 from vla_policy_node.messages import end_of_run_msg, ns_to_stamp
+from vla_policy_node.operator_topics import OPERATOR_TOPIC, TAKE_OVER_SERVICE
 
 CENTRE = (0.5, 0.0, 0.3)
 SLOW = [0.005, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]  # 0.1 m/s at 20 rows a second, gripper open
@@ -128,6 +130,12 @@ def test_lockstep_sends_bit_for_bit_what_the_library_decides(start: Start) -> No
         assert list(rig.sent[k].values) == [*expected.arm, expected.gripper]
 
 
+def test_no_operator_drives_in_lockstep(start: Start) -> None:
+    rig = start("tabletop", "pace:=lockstep", feeding=False)
+    assert not rig.node.count_subscribers(OPERATOR_TOPIC)
+    assert TAKE_OVER_SERVICE not in dict(rig.node.get_service_names_and_types())
+
+
 # ---- real arms --------------------------------------------------------------------------------------------------
 
 
@@ -228,6 +236,18 @@ def test_a_robot_whose_state_ceases_stops(start: Start) -> None:
     rig.feeding = False
     rig.until_state(SafetyStatus.STOPPED, SafetyStatus.STATE_STALE)
     assert_still(rig.until_fresh_twists())
+
+
+def test_a_robot_that_was_never_heard_is_waited_for(start: Start) -> None:
+    rig = start(feeding=False)
+    rig.send_chunk(SLOW, run_id=1)
+    status = rig.until_said("run 1 waits for the robot's first joints and pose")
+    assert status.state == SafetyStatus.IDLE
+    assert not rig.arm and not rig.sent
+    rig.feeding = True
+    rig.until_driven(1)
+    assert "STOPPED" not in rig.guard.output
+    assert rig.guard.output.count("waits for the robot") == 1
 
 
 def test_both_emergency_stops_and_their_release(start: Start) -> None:

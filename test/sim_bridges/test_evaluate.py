@@ -53,12 +53,17 @@ def test_an_unknown_task_is_refused_by_name() -> None:
         episode_trials(KNOWN, "lift,pres", 1, None, 0)
 
 
+def test_extra_tasks_are_no_part_of_all() -> None:
+    assert "bring/0" not in [trial.name for trial in episode_trials(KNOWN, "all", 9, None, 0, ("bring",))]
+    assert [trial.name for trial in episode_trials(KNOWN, "bring", None, 2, 0, ("bring",))] == ["bring/0", "bring/1"]
+
+
 # ---- the command line -------------------------------------------------------------------------------------------
 
 
 def test_defaults_play_unseen_seeds_in_process() -> None:
     options = parse_arguments([])
-    assert (options.over, options.seed, options.episodes, options.per_task) == ("process", UNSEEN_SEED, 10, None)
+    assert (options.over, options.seed, options.episodes, options.per_task) == ("process", UNSEEN_SEED, None, None)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from sim_bridges.registry import make_sim
 from sim_bridges.results import EpisodeResult
 from sim_bridges.rollout import Timing, rollout
 from sim_bridges.sim import Sim
-from vla_policy.action.guard import Decision
+from vla_policy.action.safety import Decision
 from vla_policy.contract import load_contract
 from vla_policy.errors import InstructionError, VlaError
 from vla_policy.execution import Execution

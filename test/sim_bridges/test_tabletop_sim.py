@@ -80,6 +80,23 @@ def test_looking_does_not_change_the_world(sim):
     assert play(sim, "press_button", 1, images=False) == with_pictures
 
 
+def test_a_twin_in_the_same_scene_takes_on_the_whole_state(sim):
+    twin = TabletopSim(64)
+    sim.reset("turn_on_light", 4), twin.reset("turn_on_light", 4)
+    for command in commands():
+        sim.advance(command, DT_NS)
+    sim.scene.light_on, sim.scene.button_armed = True, False
+    twin.restore(sim.state())
+    assert np.array_equal(twin.state(), sim.state()) and twin.scene.light_on and not twin.scene.button_armed
+    for name, place in sim.positions().items():
+        assert np.allclose(twin.positions()[name], place, atol=2e-3), name  # one step of physics, 2 ms, is between
+    assert np.allclose(twin.arm.rotation, sim.arm.rotation, atol=1e-2) and twin.arm.finger_m == sim.arm.finger_m
+    for state in (sim.state()[1:], np.full_like(sim.state(), np.nan)):
+        with pytest.raises(VlaError, match="not of this simulator"):
+            twin.restore(state)
+    twin.close()
+
+
 def test_seeds_differ(sim):
     assert digest(play(sim, "push_left", 2, images=False)) != digest(play(sim, "push_left", 3, images=False))
 
@@ -168,7 +185,7 @@ def test_scatter_gives_places_of_all_things_and_no_task(sim):
         places = sim.positions()
         tools.append(sim.arm.position)
         held += any(np.linalg.norm(places[f"{colour}_block"] - tools[-1]) < 0.02 for colour in BLOCKS)
-    things = {"white_pad", "black_pad", "drawer", "drawer_inside", "button", "light"}
+    things = {"white_pad", "black_pad", "drawer", "drawer_inside", "button", "light", "lamp_front"}
     assert set(places) == things | {f"{colour}_block" for colour in BLOCKS}
     assert sim.goal is None and not sim.success()
     assert np.ptp(tools, axis=0) == pytest.approx([0.35, 0.6, 0.28], abs=0.1)

@@ -10,11 +10,10 @@ import pytest
 from sim_bridges.tabletop import TASKS, TabletopSim, expert
 from sim_bridges.tabletop.demonstration import demonstrate
 from sim_bridges.tabletop.gl import mujoco
-from sim_bridges.tabletop.measure import table
 from sim_bridges.tabletop.motion import MAX_STEP_M, MAX_TURN_RAD
 from sim_bridges.tabletop.scene import BLOCK_GAP_M, BLOCK_HALF_M, BLOCKS
 from sim_bridges.tabletop.sim import TOOL_DOWN
-from sim_bridges.tabletop.tasks import draw_goal
+from sim_bridges.tabletop.tasks import EXTRA_TASKS, draw_goal
 from vla_policy.contract import load_contract
 from vla_policy.errors import VlaError
 from vla_policy.resources import find_contract
@@ -131,6 +130,33 @@ def test_rows_are_smooth_and_short(sim):
             assert np.linalg.norm(row[3:6]) <= MAX_TURN_RAD + 1e-12
             assert row[6] in (0.0, 1.0)
             sim.advance(Command(sim.time_ns, row[:6] / 0.05, row[6]), DT_NS)
+
+
+def test_extra_tasks_are_played_where_they_are_named_alone(sim, contract):
+    assert not set(EXTRA_TASKS) & set(TASKS) and sim.extra_tasks == tuple(EXTRA_TASKS) and sim.tasks == tuple(TASKS)
+    asked = {step.task for seed in range(40) for step in sim.draw_chain(seed).steps}
+    assert not asked & set(EXTRA_TASKS)
+    for task in EXTRA_TASKS:
+        won = [demonstrate(sim, contract, task, seed) for seed in range(20)]
+        assert sum(result.success for result in won) >= 19
+        assert len({result.instruction for result in won}) >= 7
+        sim.reset(task, 0)
+        assert not hold(sim, 10)
+
+
+def test_a_block_at_the_lamp_counts_when_it_lies_there_let_go(sim):
+    sim.reset("bring_to_lamp", 3)
+    colour, lamp = sim.goal.colour, sim.positions()["light"]
+    put(sim, colour, "lamp_front", (-0.05, 0.0, BLOCK_HALF_M))
+    assert np.linalg.norm((sim.positions()[f"{colour}_block"] - lamp)[:2]) > 0.15 and not hold(sim, 6)
+    put(sim, colour, "lamp_front", (0.0, 0.0, 0.08))
+    assert not sim.success()  # in the air
+    put(sim, colour, "lamp_front", (0.0, 0.0, BLOCK_HALF_M))
+    assert hold(sim, 6)
+    sim.reset("bring_to_lamp", 3)
+    other = next(name for name in BLOCKS if name != colour)
+    put(sim, other, "lamp_front", (0.0, 0.0, BLOCK_HALF_M))
+    assert not hold(sim, 6)
 
 
 def hold(sim: TabletopSim, periods: int = 4) -> bool:
@@ -302,10 +328,3 @@ def test_an_expert_puts_down_what_the_task_does_not_want(sim, contract):
     drive(sim, 0, noise=0.0)
     assert sim.success()
     assert np.isclose(sim.positions()["red_block"][2], BLOCK_HALF_M, atol=2e-3)
-
-
-def test_the_table_shows_rates_steps_and_failures(sim, contract):
-    won = demonstrate(sim, contract, "press_button", 0)
-    lost = demonstrate(sim, contract, "press_button", 1, time_limit_s=0.2)
-    row = table({"press_button": [won, lost]}).splitlines()[-1]
-    assert row.startswith("| press_button | 1/2 |") and row.endswith("| 1 |")

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from vla_policy.action.guard import Decision, Guard, GuardState, StopReason
+from vla_policy.action.guard import Guard
+from vla_policy.action.safety import Decision, GuardState, StopReason
 from vla_policy.contract import RobotContract, parse_contract
 from vla_policy.types import ActionChunk, Observation, Pose
 

@@ -7,7 +7,8 @@ import pytest
 from guarding import pose_contract, twist_contract
 from policies import tabletop
 
-from vla_policy.action.guard import Guard, GuardState
+from vla_policy.action.guard import Guard
+from vla_policy.action.safety import GuardState
 from vla_policy.action.schedule import Blend
 from vla_policy.errors import ConfigError
 from vla_policy.execution import Execution, PacedPolicy

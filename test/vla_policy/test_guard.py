@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from guarding import CENTRE, DT_NS, T0, chunk, running, state, tick, twist_contract, twist_rows
 
-from vla_policy.action.guard import Guard, GuardState
+from vla_policy.action.guard import Guard
+from vla_policy.action.safety import GuardState
 
 # ---- a run ------------------------------------------------------------------------------------------------------
 

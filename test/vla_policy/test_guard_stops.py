@@ -24,7 +24,8 @@ from guarding import (
     twist_rows,
 )
 
-from vla_policy.action.guard import Guard, GuardState, StopReason
+from vla_policy.action.guard import Guard
+from vla_policy.action.safety import GuardState, StopReason
 from vla_policy.contract import RobotContract, load_contract
 from vla_policy.types import ActionChunk, Observation
 

@@ -8,15 +8,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-from rosbags.typesys.store import Typestore
 
 from vla_policy.contract import RobotContract, load_contract
 from vla_policy.observation.buffer import JOINTS, camera_channel
@@ -32,32 +29,11 @@ from vla_policy.recording import (
     write_episode,
 )
 from vla_policy.types import NS_PER_S
+from vla_training.datasets.recorded.messages import make, time, types
 
 ROOT = Path(__file__).resolve().parents[2]
 START_NS = 5 * NS_PER_S
 Message = tuple[int, str, Any]  # receive time [ns], topic, message
-
-
-@cache
-def types() -> Typestore:
-    """ROS's types and ours, from their definitions."""
-    store = get_typestore(Stores.ROS2_KILTED)
-    for file in (ROOT / "src/vla_msgs/msg").glob("*.msg"):
-        store.register(get_types_from_msg(file.read_text(), f"vla_msgs/msg/{file.stem}"))
-    return store
-
-
-def make(kind: str, **fields: Any) -> Any:
-    """A message; its header, where it has one, from `stamp_ns` and `frame_id`."""
-    if "stamp_ns" in fields:
-        fields["header"] = make("std_msgs/msg/Header", stamp=time(fields.pop("stamp_ns")),
-                                frame_id=fields.pop("frame_id", ""))
-    return types().types[kind](**fields)
-
-
-def time(stamp_ns: int) -> Any:
-    """A Time message."""
-    return make("builtin_interfaces/msg/Time", sec=stamp_ns // NS_PER_S, nanosec=stamp_ns % NS_PER_S)
 
 
 def picture(number: int, height: int, width: int) -> np.ndarray:

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim_bridges.chains import Chain, ChainResult
-from sim_bridges.results import EpisodeResult
+from sim_bridges.results import EpisodeResult, joined
 from sim_bridges.sim import ChainSim, Episode, Sim
-from vla_policy.action.guard import Decision, Guard, GuardState
+from vla_policy.action.guard import Guard
+from vla_policy.action.safety import Decision, GuardState
 from vla_policy.contract import RobotContract
 from vla_policy.errors import InstructionError
 from vla_policy.execution import Execution, PacedPolicy
@@ -41,32 +42,46 @@ class Timing:
 LOCKSTEP = Timing()
 
 
-def rollout(sim: Sim, policy: SteppedPolicy, contract: RobotContract, task: str, seed: int, time_limit_s: float,
-            watch: Watcher | None = None, timing: Timing = LOCKSTEP) -> EpisodeResult:
-    """Play one episode to success, time limit or safety stop.
+def rollout(sim: Sim, policy: SteppedPolicy, contract: RobotContract, task: str, seed: int,
+            time_limit_s: float | None = None, watch: Watcher | None = None,
+            timing: Timing = LOCKSTEP) -> EpisodeResult:
+    """Play one episode, with all instructions that it has, to success, time limit or safety stop.
 
-    watch: called before each control period with the observation (with images only where the policy looks) and the
-    guard's decision. Raises: VlaError for an unknown task, or a policy that cannot be run in that execution mode.
+    time_limit_s: of each instruction; None: the episode's own. watch: called before each control period with the
+    observation (with images only where the policy looks) and the guard's decision. Raises: VlaError for an unknown
+    task, or a policy that cannot be run in that execution mode.
     """
-    return play(sim, policy, contract, sim.reset(task, seed), time_limit_s, watch, timing)
+    episode = sim.reset(task, seed)
+    parts = [play(sim, policy, contract, episode, time_limit_s, watch, timing)]
+    while goes_on(parts[-1], episode.more):
+        episode = sim.next_task()
+        parts.append(play(sim, policy, contract, episode, time_limit_s, watch, timing))
+    return joined(parts)
 
 
-def rollout_chain(sim: ChainSim, policy: SteppedPolicy, contract: RobotContract, chain: Chain, time_limit_s: float,
-                  watch: Watcher | None = None, timing: Timing = LOCKSTEP) -> ChainResult:
-    """Play a chain until an instruction fails. time_limit_s: of each instruction. watch: as in `rollout`."""
+def goes_on(part: EpisodeResult, more: bool) -> bool:
+    """Whether an episode's next instruction follows on this part. more: the episode has one."""
+    return more and part.reason == EndReason.TIME_LIMIT.name
+
+
+def rollout_chain(sim: ChainSim, policy: SteppedPolicy, contract: RobotContract, chain: Chain,
+                  time_limit_s: float | None = None, watch: Watcher | None = None,
+                  timing: Timing = LOCKSTEP) -> ChainResult:
+    """Play a chain until an instruction fails. time_limit_s, watch and timing: as in `rollout`."""
     episodes = [play(sim, policy, contract, sim.begin_chain(chain), time_limit_s, watch, timing)]
     while episodes[-1].success and len(episodes) < len(chain.steps):
         episodes.append(play(sim, policy, contract, sim.next_task(), time_limit_s, watch, timing))
     return ChainResult(chain, tuple(episodes))
 
 
-def play(sim: Sim, policy: SteppedPolicy, contract: RobotContract, episode: Episode, time_limit_s: float,
-         watch: Watcher | None = None, timing: Timing = LOCKSTEP) -> EpisodeResult:
-    """Play the episode that the sim stands at the beginning of; policy and guard start afresh."""
+def play(sim: Sim, policy: SteppedPolicy, contract: RobotContract, episode: Episode,
+         time_limit_s: float | None = None, watch: Watcher | None = None, timing: Timing = LOCKSTEP) -> EpisodeResult:
+    """Play the instruction that the sim stands at the beginning of; policy and guard start afresh."""
     start = time.perf_counter()
+    limit_ns = seconds_to_ns(episode.time_limit_s if time_limit_s is None else time_limit_s)
     guard, log = Guard(contract, blend=timing.execution.blend, silence_s=math.inf), _Log()
     late = _LatePolicy(PacedPolicy(policy, contract, timing.execution), guard, timing.delay_ns, log)
-    reason, message = _play(sim, late, guard, contract, episode.instruction, seconds_to_ns(time_limit_s), log, watch)
+    reason, message = _play(sim, late, guard, contract, episode.instruction, limit_ns, log, watch)
     wall_s = time.perf_counter() - start
     return EpisodeResult(
         task=episode.task, seed=episode.seed, instruction=episode.instruction, success=reason is EndReason.SUCCEEDED,

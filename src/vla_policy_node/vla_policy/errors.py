@@ -38,6 +38,10 @@ class ObservationError(VlaError):
     """An observation is missing, stale, or of the wrong kind."""
 
 
+class DeviceError(VlaError):
+    """An operator's device sends something else than its mapping says."""
+
+
 class InstructionError(VlaError):
     """An instruction cannot be read by the policy."""
 

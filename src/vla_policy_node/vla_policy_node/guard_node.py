@@ -1,5 +1,7 @@
 """Action chunks and the robot's state in, limited and watched commands out: the process that has the last word.
 
+Chunks come from a policy and, at realtime pace, from an operator, whose are heard before the policy's.
+
 Apart from the policy's process, and free of torch, so that it stops the robot when the policy hangs or dies. The
 thinking stands in `vla_policy.action.guard`; this node gives it messages and clocks, and publishes what it decides.
 """
@@ -22,13 +24,17 @@ from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 from vla_msgs.msg import ActionChunk, RobotCommand, SafetyStatus
 
-from vla_policy.action.guard import Decision, Guard, GuardState, SafetyState, StopReason
+from vla_policy.action.arbiter import Driver
+from vla_policy.action.guard import Guard
+from vla_policy.action.safety import Decision, GuardState, SafetyState, StopReason
 from vla_policy.contract import load_contract
 from vla_policy.errors import ConfigError, ContractError, VlaError, choose
 from vla_policy.execution import Execution
 from vla_policy.messages import chunk_from_msg
+from vla_policy.recording import INTERVENTION_TOPIC
 from vla_policy.types import NS_PER_S, Command
 from vla_policy_node.messages import command_to_msg, make_header
+from vla_policy_node.operator_topics import OPERATOR_TOPIC, TAKE_OVER_SERVICE
 from vla_policy_node.pace import LATCHED, RECORDED, RELIABLE, Pace
 from vla_policy_node.robot_output import RobotOutput
 from vla_policy_node.robot_state import RobotState
@@ -64,6 +70,7 @@ class GuardNode(Node):
         self._commanded_ns = -1  # lockstep: the instant of the last command
         self._last_sent: Command | None = None
         self._told: SafetyState | None = None
+        self._told_intervention: bool | None = None
         self._warned_runs: dict[str, int] = {}
         self._make_publishers()
         self._make_subscriptions()
@@ -87,11 +94,17 @@ class GuardNode(Node):
         self._sent = self.create_publisher(RobotCommand, "/vla/command", RECORDED)
         self._safety = self.create_publisher(SafetyStatus, "/vla/safety", LATCHED)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", RELIABLE)
+        self._intervention = self.create_publisher(Bool, INTERVENTION_TOPIC, LATCHED)
         self._output = RobotOutput(self, self._contract)
 
     def _make_subscriptions(self) -> None:
         self._state = RobotState(self, self._contract, self._pace, self._on_state)
-        self.create_subscription(ActionChunk, "/vla/action_chunk", self._on_chunk, RELIABLE)
+        self.create_subscription(ActionChunk, "/vla/action_chunk", lambda msg: self._on_chunk(msg, Driver.POLICY),
+                                 RELIABLE)
+        if self._pace is Pace.REALTIME:  # an operator has a pace, and no simulator can wait for it
+            self.create_subscription(ActionChunk, OPERATOR_TOPIC, lambda msg: self._on_chunk(msg, Driver.OPERATOR),
+                                     RELIABLE)
+            self.create_service(SetBool, TAKE_OVER_SERVICE, self._on_take_over)
         self.create_subscription(Bool, "/vla/estop", lambda msg: self._on_estop("topic", msg.data), RELIABLE)
         self.create_service(SetBool, "/vla/set_estop", self._on_set_estop)
         self.create_service(Trigger, "/vla/safety/reset", self._on_reset)
@@ -110,25 +123,41 @@ class GuardNode(Node):
 
     # ---- inputs -------------------------------------------------------------------------------------------------
 
-    def _on_chunk(self, msg: ActionChunk) -> None:
-        steady_ns = time.monotonic_ns()
-        ignored = self._guard.ignored_chunks
-        if msg.end_of_run:
-            self._guard.end_run(msg.run_id, steady_ns)
-        else:
-            try:
-                self._guard.accept(chunk_from_msg(msg, self._contract), steady_ns)
-            except ContractError as problem:
-                self._guard.refuse(msg.run_id, str(problem))
-        if self._guard.ignored_chunks > ignored:
-            self._warn_once("ignored", msg.run_id, f"chunks of run {msg.run_id} are ignored: it is over, or it came "
-                            "while the guard was stopped; start a new run")
-        if self._pace is Pace.LOCKSTEP:
+    def _on_chunk(self, msg: ActionChunk, driver: Driver) -> None:
+        if not self._hear(msg, driver):
+            self._tell()
+        elif self._pace is Pace.LOCKSTEP:
             self._command_instant()
         else:
             # A fresh chunk goes out at once; the ticks then keep this phase, so latency does not depend on chance.
             self._command_now()
             self._timer.reset()
+
+    def _hear(self, msg: ActionChunk, driver: Driver) -> bool:
+        """Hand a message to the guard; whether it may have changed what the robot gets."""
+        steady_ns = time.monotonic_ns()
+        if msg.end_of_run:
+            self._guard.end_run(msg.run_id, steady_ns)
+            return True
+        ignored = self._guard.ignored_chunks
+        try:
+            heard = self._guard.accept(chunk_from_msg(msg, self._contract), steady_ns, driver)
+        except ContractError as problem:
+            self._guard.refuse(msg.run_id, str(problem), driver)
+            return True
+        if self._guard.ignored_chunks > ignored:
+            self._warn_once("ignored", msg.run_id, f"chunks of run {msg.run_id} are ignored: it is over, or it came "
+                            "while the guard was stopped; start a new run")
+        return heard
+
+    def _on_take_over(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        if request.data:
+            self._guard.take_over()
+        else:
+            self._guard.hand_back(self._now_ns())
+        self._command_now()
+        response.success, response.message = True, self._guard.status.message
+        return response
 
     def _on_state(self) -> None:
         if self._pace is Pace.LOCKSTEP:
@@ -198,6 +227,10 @@ class GuardNode(Node):
 
     def _tell(self) -> None:
         """Publish and log what changed since the last time."""
+        if self._guard.operator_has_control != self._told_intervention:
+            if self._guard.operator_has_control:
+                self.get_logger().info("the operator has taken over")
+            self._publish_intervention()
         status, before = self._guard.status, self._told
         if status == before:
             return
@@ -206,14 +239,19 @@ class GuardNode(Node):
         if before is None or (status.state, status.reason) != (before.state, before.reason):
             self._publish_diagnostics(status)
             self._log(status, before)
+        elif status.state is GuardState.IDLE:  # another sentence: who is waited for, who has control
+            self._log(status, before)
 
     def _repeat_status(self) -> None:
+        self._publish_intervention()
         self._publish_safety(self._guard.status)
         self._publish_diagnostics(self._guard.status)
 
     def _log(self, status: SafetyState, before: SafetyState | None) -> None:
         if status.state is GuardState.STOPPED:
             self.get_logger().error(f"STOPPED, {status.reason.name}: {status.message}; /vla/safety/reset ends it")
+        elif self._guard.operator_has_control and (before is None or before.state is not GuardState.STOPPED):
+            self.get_logger().debug(status.message)  # at each press of a key or switch; the operator sees it
         elif status.state is GuardState.LIMITING:
             self._warn_once("limiting", status.run_id, f"run {status.run_id} is {status.message}")
         elif before is None or before.state is not GuardState.LIMITING or status.state is GuardState.IDLE:
@@ -225,6 +263,10 @@ class GuardNode(Node):
             self._warned_runs[cause] = run_id
             self.get_logger().warning(text)
 
+    def _publish_intervention(self) -> None:
+        self._told_intervention = self._guard.operator_has_control
+        self._intervention.publish(Bool(data=self._told_intervention))
+
     def _publish_safety(self, status: SafetyState) -> None:
         self._safety.publish(SafetyStatus(header=make_header(self._now_ns(), ""), state=int(status.state),
                                           reason=int(status.reason), message=status.message,
@@ -232,7 +274,9 @@ class GuardNode(Node):
 
     def _publish_diagnostics(self, status: SafetyState) -> None:
         values = {"state": status.state.name, "reason": status.reason.name, "run_id": status.run_id,
-                  "chunks_dropped": self._guard.dropped_chunks, "chunks_ignored": self._guard.ignored_chunks}
+                  "chunks_dropped": self._guard.dropped_chunks, "chunks_ignored": self._guard.ignored_chunks,
+                  "chunks_overruled": self._guard.overruled_chunks,
+                  "operator_has_control": self._guard.operator_has_control}
         item = DiagnosticStatus(level=_LEVELS[status.state], name="vla: guard", message=status.message,
                                 hardware_id=self._contract.name,
                                 values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])

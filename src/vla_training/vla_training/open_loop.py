@@ -1,6 +1,7 @@
-"""A policy bundle and a data set in, how far its actions lie from the recorded ones out.
+"""A policy bundle and a data set, or a recorder's bags, in; how far its actions are from the recorded ones, and how
+long they take, out.
 
-`python -m vla_training.open_loop outputs/run/bundle outputs/demonstrations --episodes 20 --output outputs/open_loop`
+`ros2 run vla_training open_loop outputs/run/bundle outputs/recorded --episodes 20 --output outputs/open_loop`
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ def show(result: OpenLoopResult, console: Console) -> None:
         table.add_row(name, unit, f"{error:.4g}", f"{spread:.4g}", "-" if share is None else f"{share:.2f}")
     console.print(table)
     rows = (values.get(f"open_loop/row/{row}") for row in range(len(result.error_KA)))
+    half, most = np.percentile(result.step_ms_C, [50, 95])
+    console.print(f"a step takes {half:.1f} ms, 95 % of them at most {most:.1f} ms")
     console.print("error / spread by row: " + "  ".join("-" if value is None else f"{value:.2f}" for value in rows))
 
 
@@ -59,6 +62,7 @@ def _write(folder: Path, result: OpenLoopResult, console: Console) -> None:
     write_json(folder / "open_loop.json", {
         "episodes": result.episodes, "chunks": result.chunks, "execute_rows": result.execute_rows,
         "units": dict(zip(result.names, result.units, strict=True)), "values": result.scalars(),
+        "step_ms": dict(zip(("p50", "p95"), np.percentile(result.step_ms_C, [50, 95]).round(3).tolist(), strict=True)),
     })
     draw_action_errors(result, folder / "action_error.png")
     for number, one in enumerate(result.drawn):

@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -114,10 +114,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     options = parser.parse_args(arguments)
     console = Console()
+    return run_training(
+        lambda: Run(options.config, options.robot, options.output, options.device, arguments, options.data),
+        options.resume, console)
+
+
+def run_training(make_run: Callable[[], Run], resume: bool, console: Console) -> int:
+    """Make a run and train it; what stands in the way is said. Returns the exit status."""
     run = None
     try:
-        run = Run(options.config, options.robot, options.output, options.device, arguments, options.data)
-        train(run, options.resume, console)
+        run = make_run()
+        train(run, resume, console)
     except VlaError as problem:
         refuse(console, problem)
         return 1

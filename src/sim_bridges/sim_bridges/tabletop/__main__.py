@@ -18,7 +18,7 @@ from sim_bridges.media import EpisodeFilm, VideoWriter
 from sim_bridges.tabletop.demonstration import demonstrate
 from sim_bridges.tabletop.sim import CAMERAS, TabletopSim
 from sim_bridges.tabletop.tasks import TASKS
-from vla_policy.action.guard import Decision
+from vla_policy.action.safety import Decision
 from vla_policy.contract import load_contract
 from vla_policy.errors import VlaError
 from vla_policy.resources import find_contract

@@ -1,4 +1,4 @@
-"""A hand, a goal and where its block was at first in, the next action row out: lift, push, slide, stack, store."""
+"""A hand, a goal and where its block was at first in, the next action row out: the tasks that are about a block."""
 
 from __future__ import annotations
 
@@ -90,6 +90,18 @@ def store(hand: Hand, goal: Goal, start: Vector) -> Vector:
     if np.linalg.norm(away[:2]) < 0.014 and hand.arm.position[2] < DROP_M + 0.008:
         return hand.stay(OPEN)
     return hand.carry(goal.colour, np.array([inside[0], inside[1], DROP_M]), OVER_DRAWER_M)
+
+
+def bring(hand: Hand, goal: Goal, start: Vector) -> Vector:
+    """Grip the block, carry it over whatever lies between to its place, let go and rise."""
+    spot = hand.scene.positions()[goal.destination]
+    block, _ = hand.scene.block_pose(goal.colour)
+    aside_m = float(np.linalg.norm((block - spot)[:2]))
+    if aside_m < 0.028 and (hand.arm.position[2] < LYING_M or _let_go(hand, block)):
+        return _leave(hand, block)
+    if not hand.holds(goal.colour):
+        return _grip(hand, goal)
+    return hand.carry(goal.colour, np.array([*spot[:2], DRAG_HEIGHT_M]), max(OVER_M, hand.highest_m() + 2 * CLEAR_M))
 
 
 def _grip(hand: Hand, goal: Goal) -> Vector:

@@ -16,6 +16,7 @@ PUSH_MAX_DRIFT_M = 0.08  # along x, either way
 STACK_OFFSET_M = 0.020  # sideways, between the centres of two stacked blocks
 DRAWER_OPEN_M = 0.10
 DRAWER_SHUT_M = 0.015
+LAMP_NEAR_M = 0.15  # sideways, between the centres of a block and of the lamp: three blocks' widths
 FLAT_M = 0.010  # how far a block may be from the height at which it lies
 TABLE_X_M = (0.15, 0.84)
 TABLE_Y_M = (-0.56, 0.56)
@@ -73,6 +74,13 @@ def _light_switched(goal: Goal, scene: Scene, start: NDArray[np.float64]) -> boo
     return scene.light_on == (goal.direction > 0)
 
 
+def _brought(goal: Goal, scene: Scene, start: NDArray[np.float64]) -> bool:
+    """Lying on the table near the lamp, let go."""
+    places = scene.positions()
+    near = np.linalg.norm((places[goal.target] - places["light"])[:2]) < LAMP_NEAR_M
+    return bool(near) and _flat(places[goal.target]) and not scene.touched(goal.colour)
+
+
 def _flat(position: NDArray[np.float64]) -> bool:
     """Whether a block at this place lies on the table."""
     return bool(abs(position[2] - BLOCK_HALF_M) < FLAT_M)
@@ -87,4 +95,5 @@ _ORACLES: dict[Family, Oracle] = {
     Family.DRAWER: _drawer_moved,
     Family.PRESS: _pressed,
     Family.LIGHT: _light_switched,
+    Family.BRING: _brought,
 }

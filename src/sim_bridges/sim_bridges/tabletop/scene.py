@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim_bridges.tabletop.gl import mujoco
+from vla_policy.errors import VlaError
 
 BLOCKS: dict[str, tuple[float, float, float]] = {  # hue, saturation, value; jittered by scene
     "red": (0.00, 0.85, 0.86),
@@ -38,8 +39,10 @@ DRAWER_TRAVEL_M = 0.12
 PAD_X_M, PAD_Y_M = (0.285, 0.305), {"white": (-0.215, -0.185), "black": (0.005, 0.035)}
 PAD_HALF_M = 0.045
 LAMP_X_M, LAMP_Y_M = (0.66, 0.70), (0.19, 0.23)
+LAMP_FRONT_M = np.array([-0.095, -0.050, 0.0])  # free table before the lamp's foot
 LIT, UNLIT = np.array([1.0, 0.93, 0.45]), np.array([0.20, 0.22, 0.26])
 CLICK_M, RELEASE_M = 0.010, 0.004  # the button switches when it sinks past the first, anew after rising to the second
+PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS
 CORRIDOR_M = (0.075, 0.24)  # half width and length kept free on both sides of a block that will be pushed
 
 
@@ -112,7 +115,7 @@ class Scene:
 
     def positions(self) -> dict[str, NDArray[np.float64]]:
         """Where the things are that words can name, (3,) m each: block centres, drawer handle, the middle of the
-        drawer's open part at its floor, button top, pads, bulb.
+        drawer's open part at its floor, button top, pads, bulb, the table before the lamp.
         """
         xpos, geom_xpos = self.data.xpos, self.data.geom_xpos
         places = {f"{colour}_block": xpos[self._bodies[colour]].copy() for colour in BLOCKS}
@@ -123,6 +126,7 @@ class Scene:
         cap = self._geoms["button_cap"]
         places["button"] = geom_xpos[cap] + [0.0, 0.0, self.model.geom_size[cap][1]]
         places["light"] = geom_xpos[self._geoms["bulb"]].copy()
+        places["lamp_front"] = xpos[self._bodies["lamp"]] + LAMP_FRONT_M
         return places
 
     @property
@@ -146,6 +150,22 @@ class Scene:
         block = self._geoms[colour]
         return any((pair[0] == block and pair[1] in self._fingers) or (pair[1] == block and pair[0] in self._fingers)
                    for pair in self.data.contact.geom)
+
+    def state(self) -> NDArray[np.float64]:
+        """All that moves, (S,): MuJoCo's time, positions, velocities; whether the lamp shines, the button is armed."""
+        moving = np.zeros(mujoco.mj_stateSize(self.model, PHYSICS))
+        mujoco.mj_getState(self.model, self.data, moving, PHYSICS)
+        return np.append(moving, [self.light_on, self.button_armed])
+
+    def restore(self, state: NDArray[np.float64]) -> None:
+        """Take on a `state` of the same scene. Raises: VlaError for one of another size, or not finite."""
+        size = mujoco.mj_stateSize(self.model, PHYSICS) + 2
+        if state.shape != (size,) or not np.isfinite(state).all():
+            raise VlaError(f"tabletop: got a state of shape {state.shape}, expected ({size},) finite numbers; it is "
+                           "not of this simulator")
+        mujoco.mj_setState(self.model, self.data, state[:-2], PHYSICS)
+        self.light_on, self.button_armed = bool(state[-2]), bool(state[-1])
+        mujoco.mj_forward(self.model, self.data)
 
     def put_block(self, colour: str, position: NDArray[np.float64], yaw: float) -> None:
         """Teleport a block, upright. position: (3,) m."""

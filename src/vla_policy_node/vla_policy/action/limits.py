@@ -78,9 +78,9 @@ class TwistLimiter:
     def limit(self, request: Vector, state: Observation, elapsed_s: float, age_s: float) -> Vector:
         """The twist (6,), shortened in length rather than per axis, slowed towards the walls of the workspace."""
         limits = self._limits
-        linear = _shorten(request[:3], limits.linear_velocity_m_s)
+        linear = shorten(request[:3], limits.linear_velocity_m_s)
         linear = _step(self._sent[:3], linear, limits.linear_acceleration_m_s2 * elapsed_s)
-        angular = _shorten(request[3:], limits.angular_velocity_rad_s)
+        angular = shorten(request[3:], limits.angular_velocity_rad_s)
         angular = _step(self._sent[3:], angular, limits.angular_acceleration_rad_s2 * elapsed_s)
         self._sent = np.concatenate([self._inside(linear, state, age_s), angular])
         return self._sent.copy()
@@ -283,7 +283,7 @@ def _too_far(vector: Vector, most: float, what: str, unit: str) -> str | None:
     return None if length <= most else f"{what}: got {length:.3g} {unit}, expected at most {most:.3g} {unit}"
 
 
-def _shorten(vector: Vector, most: float) -> Vector:
+def shorten(vector: Vector, most: float) -> Vector:
     """The vector itself, or one of the same direction and length `most`."""
     length = float(np.linalg.norm(vector))
     return vector if length <= most else vector * (most / length)
@@ -292,7 +292,7 @@ def _shorten(vector: Vector, most: float) -> Vector:
 def _step(start: Vector, end: Vector, most: float) -> Vector:
     """`end`, or the point on the way to it that is `most` away from `start`."""
     change = end - start
-    return end if float(np.linalg.norm(change)) <= most else start + _shorten(change, most)
+    return end if float(np.linalg.norm(change)) <= most else start + shorten(change, most)
 
 
 def _brake_speed(distance: Vector | float, acceleration: Vector | float, period_s: float) -> Vector | float:

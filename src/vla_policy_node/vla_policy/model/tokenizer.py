@@ -55,14 +55,20 @@ class Tokenizer:
             for sentence in sentences:
                 self._refuse_unknown(sentence, sentence, self._core.encode(sentence, add_special_tokens=False))
             return self
-        vocabulary = self._core.get_vocab()
-        new = sorted({word for sentence in sentences for word in self._split(self._core, sentence)} - set(vocabulary))
+        vocabulary, new = self._core.get_vocab(), self.new_words(sentences)
         if not new:
             return self
         core = tokenizers.Tokenizer.from_str(self._core.to_str())
         added = {word: len(vocabulary) + place for place, word in enumerate(new)}
         core.model = WordLevel(vocabulary | added, unk_token=UNKNOWN)
         return Tokenizer(core, self._prompt)
+
+    def new_words(self, sentences: Iterable[str]) -> list[str]:
+        """Words that a closed vocabulary lacks, in alphabetical order; a pretrained tokenizer splits any word."""
+        if not self._closed:
+            return []
+        said = {word for sentence in sentences for word in self._split(self._core, sentence)}
+        return sorted(said - set(self._core.get_vocab()))
 
     @classmethod
     def load(cls, path: Path | str, prompt: str = INSTRUCTION) -> Tokenizer:

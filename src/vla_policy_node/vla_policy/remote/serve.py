@@ -22,8 +22,9 @@ from typing import get_args
 
 from rich.console import Console
 
+from vla_policy.chance import RANDOM, RandomPolicy
 from vla_policy.checkpoint import load_bundle
-from vla_policy.contract import load_contract
+from vla_policy.contract import ActionKind, load_contract
 from vla_policy.engine import EngineMode, NumberType
 from vla_policy.errors import ConfigError, VlaError
 from vla_policy.policy import Policy, step_together
@@ -35,24 +36,21 @@ from vla_policy.remote.session import Session
 from vla_policy.resources import find_contract, find_policy
 from vla_policy.strict import load_yaml
 
+MakeSession = Callable[[], Session]
+
 
 @dataclass(frozen=True, slots=True)
 class Served:
     """A policy that is loaded and warm: what makes a session for a new client, and how clients are stepped together."""
 
-    make_session: Callable[[], Session]
+    make_session: MakeSession
     batching: Batching | None
 
 
 def make_served(options: argparse.Namespace) -> Served:
     """The policy that the command line asks for. Raises: VlaError."""
-    bundle = load_bundle(find_policy(options.bundle))
-    robot = load_contract(find_contract(options.robot)) if options.robot else bundle.contract
     convention = load_yaml(Convention, options.convention, ConfigError) if options.convention else Convention()
-    first = Policy(bundle, options.device, robot, options.dtype, options.engine)
-    first.warm_up(range(1, options.batch + 1))
-    batching = Batching(step_together, options.batch, options.wait_ms / 1e3) if options.batch > 1 else None
-    return Served(lambda: Session(first.sibling(), robot, convention, bundle.state_normalizer is not None), batching)
+    return (_chance if options.bundle == RANDOM else _of_bundle)(options, convention)
 
 
 def make_server(options: argparse.Namespace) -> PolicyServer:
@@ -62,6 +60,24 @@ def make_server(options: argparse.Namespace) -> PolicyServer:
     served = make_served(options)
     settings = ServerOptions(options.host, options.port, token, tls, options.clients)
     return PolicyServer(served.make_session, settings, served.batching)
+
+
+def _of_bundle(options: argparse.Namespace, convention: Convention) -> Served:
+    bundle = load_bundle(find_policy(options.bundle))
+    robot = load_contract(find_contract(options.robot)) if options.robot else bundle.contract
+    first = Policy(bundle, options.device, robot, options.dtype, options.engine)
+    first.warm_up(range(1, options.batch + 1))
+    batching = Batching(step_together, options.batch, options.wait_ms / 1e3) if options.batch > 1 else None
+    return Served(lambda: Session(first.sibling(), robot, convention, bundle.state_normalizer is not None), batching)
+
+
+def _chance(options: argparse.Namespace, convention: Convention) -> Served:
+    if not options.robot:
+        raise ConfigError("serve random: got no --robot, expected the contract whose limits chance keeps to")
+    robot = load_contract(find_contract(options.robot))
+    RandomPolicy(robot)  # a contract that it cannot serve is refused now, not at the first client
+    feels = robot.action.kind is ActionKind.JOINT_POSITION
+    return Served(lambda: Session(RandomPolicy(robot), robot, convention, feels), None)
 
 
 def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
@@ -82,7 +98,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("bundle", help="policy bundle: a folder or the name of a shipped one")
+    parser.add_argument(
+        "bundle", help="policy bundle: a folder or the name of a shipped one; or random, within the limits of --robot"
+    )
     parser.add_argument("--robot", help="contract of the robot, where it is not the bundle's: a file or a name")
     parser.add_argument(
         "--host", default=LOOPBACK, help=f"address to listen on (default {LOOPBACK}, this machine alone)"

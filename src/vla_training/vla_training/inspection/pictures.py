@@ -63,7 +63,9 @@ def draw_lengths(survey: Survey, path: Path) -> Path | None:
         return None
     with picture(path, len(panels), columns=2, height=2.0) as axes:
         for axis, (title, values) in zip(axes, panels, strict=True):
-            axis.hist(values, bins=min(BINS, max(5, len(values))), color=COLOURS[0])
+            middle, alike = float(values.mean()), np.ptp(values) <= 1e-6 * np.abs(values).max()
+            span = (middle - 0.5, middle + 0.5) if alike else None  # bins as narrow as rounding cannot be made
+            axis.hist(values, bins=min(BINS, max(5, len(values))), range=span, color=COLOURS[0])
             axis.set(title=title, ylabel="episodes")
             axis.ticklabel_format(axis="x", useOffset=False)
     return path

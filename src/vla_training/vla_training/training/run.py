@@ -34,9 +34,12 @@ class Run:
     """Everything a training run needs, built from its config; every process builds its own."""
 
     def __init__(self, config_path: Path, robot: str, output: Path, device: str, arguments: Sequence[str] | None = None,
-                 datasets: Sequence[Path] = ()) -> None:
-        """Raises: VlaError for whatever is wrong with the config, the data, the weights or the machine."""
-        self.provenance = provenance("train", arguments)
+                 datasets: Sequence[Path] = (), program: str = "train") -> None:
+        """program: the command, for the provenance.
+
+        Raises: VlaError for whatever is wrong with the config, the data, the weights or the machine.
+        """
+        self.provenance = provenance(program, arguments)
         self.file, self.training = load_training_file(config_path, datasets)
         self.contract, self.output = load_contract(find_contract(robot)), output
         self.accelerator = make_accelerator(self.training, device)

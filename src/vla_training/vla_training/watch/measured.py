@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class OpenLoopResult:
     names, units: of the A dimensions. error_KA: mean absolute error of row k of a chunk, NaN where no row k
     was recorded. spread_A: standard deviation of the recorded actions; a policy that always says their mean has an
     error near it. execute_rows: rows of a chunk that are executed. episodes, chunks: how many were compared.
+    step_ms_C: wall time of each step of the policy, not kept in files.
     """
 
     names: tuple[str, ...]
@@ -56,6 +57,7 @@ class OpenLoopResult:
     episodes: int
     chunks: int
     drawn: tuple[DrawnEpisode, ...] = ()
+    step_ms_C: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     @property
     def error_A(self) -> NDArray[np.float64]:

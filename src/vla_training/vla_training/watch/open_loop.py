@@ -6,6 +6,7 @@ at which it would step there; what it says changes nothing of what it sees next.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -63,10 +64,10 @@ def measure(
     whole, the first ones. Raises: DataError where there is no recording, ObservationError and InstructionError for what
     a policy refuses.
     """
-    tally, kept, count, execute_rows = _Tally(), [], 0, 0
+    tally, kept, count, execute_rows, step_ms = _Tally(), [], 0, 0, list[float]()
     with _same_noise():
         for recording in recordings:
-            chunks_CKA, execute_rows = _replay(policy_for, recording)
+            chunks_CKA, execute_rows = _replay(policy_for, recording, step_ms)
             tally.add(recording.actions_NA, chunks_CKA, execute_rows)
             if count < drawn:
                 kept.append(_keep(recording, chunks_CKA, execute_rows, contract.action_dt_ns))
@@ -82,6 +83,7 @@ def measure(
         episodes=count,
         chunks=tally.chunks,
         drawn=tuple(kept),
+        step_ms_C=np.array(step_ms),
     )
 
 
@@ -100,15 +102,19 @@ def replaying(bundle: Bundle, device: str) -> Callable[[Observation], Stepped]:
 
 
 def _replay(
-    policy_for: Callable[[Observation], Stepped], recording: Recording
+    policy_for: Callable[[Observation], Stepped], recording: Recording, step_ms: list[float]
 ) -> tuple[NDArray[np.float64], int]:
-    """Chunks (C, K, A) of all steps of an episode; rows executed from one to the next."""
+    """Chunks (C, K, A) of all steps of an episode; rows executed from one to the next. step_ms: grows by each step's
+    time.
+    """
     policy, chunks = None, []
     for observation in recording.observations():
         if policy is None:
             policy = policy_for(observation)
             policy.reset(recording.instruction)
+        began_s = time.perf_counter()
         chunks.append(policy.step(observation).values)
+        step_ms.append((time.perf_counter() - began_s) * 1e3)
     if policy is None:
         raise DataError(f"{recording.key}: got no frame, expected at least one; leave the episode out")
     return np.stack(chunks), policy.execute_rows

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vla_policy.errors import ConfigError, DataError
+from vla_training.datasets.conversion import Done, Skipped, left_out_by
 from vla_training.datasets.lerobot.layout import INDEX_COLUMNS
 from vla_training.datasets.lerobot.metadata import Feature, nested, write_json, write_table
 from vla_training.datasets.lerobot.rows import as_array, reading
@@ -34,14 +35,6 @@ BLOCK_FRAMES = 64  # decoded at a time
 BYTES_PER_PIXEL = 0.6  # of H.264 at the writer's quality, on the safe side
 PARTS = "parts"  # folder of the columns and episodes of finished parts
 SETTINGS = "conversion.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """An episode that was left out, and why."""
-
-    episode: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +67,6 @@ class Conversion:
         return [range(low, high) for low, high in zip(ends, ends[1:], strict=False)]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of it. resumed: parts that an earlier run had finished."""
-
-    episodes: int
-    frames: int
-    skipped: tuple[Skipped, ...]
-    resumed: int
-
-
 def plan_conversion(
     source: EpisodeSource, output: Path, rate_hz: float | None = None, skip_bad: bool = False
 ) -> Conversion:
@@ -114,7 +97,7 @@ def plan_conversion(
 
 def convert(
     plan: Conversion, workers: int, command: Mapping[str, str], on_part: Callable[[int], None] = lambda frames: None
-) -> Outcome:
+) -> Done:
     """Do it, or go on with what an interrupted run left. on_part: told the frames of each part that is done.
 
     command: what to note of how this came about. Raises: DataError naming file and episode for bad ones unless
@@ -132,9 +115,10 @@ def convert(
         return _finish(plan, range(len(parts)), command, len(resumed))
 
 
-def _finish(plan: Conversion, numbers: range, command: Mapping[str, str], resumed: int) -> Outcome:
+def _finish(plan: Conversion, numbers: range, command: Mapping[str, str], resumed: int) -> Done:
     """Number the parts through, write the meta data, and give the folder its name."""
-    skipped = [Skipped(**skip) for number in numbers for skip in _read_part(plan, number)["skipped"]]
+    skipped = left_out_by(plan.source)
+    skipped += [Skipped(**skip) for number in numbers for skip in _read_part(plan, number)["skipped"]]
     spec = plan.source.spec
     shards = (_load_shard(plan, number) for number in numbers)
     finalize(plan.partial, shards, plan.features, plan.rate_hz, spec.format, spec.recorded_with)
@@ -144,7 +128,8 @@ def _finish(plan: Conversion, numbers: range, command: Mapping[str, str], resume
     os.rename(plan.partial, plan.output)
     shutil.rmtree(plan.output / PARTS)
     (plan.output / SETTINGS).unlink()
-    return Outcome(info["total_episodes"], info["total_frames"], tuple(skipped), resumed)
+    report = plan.output / "meta/conversion.json"
+    return Done(info["total_episodes"], info["total_frames"], tuple(skipped), resumed, "parts", report)
 
 
 @contextmanager

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vla_policy.action.recorded_rows import driven
 from vla_policy.contract import RobotContract
 from vla_policy.errors import ContractError, DataError, ObservationError
 from vla_policy.execution import PacedPolicy
 from vla_policy.messages import command_from_msg
 from vla_policy.observation.buffer import ObservationBuffer, Sample, camera_channel, channels_of
 from vla_policy.observation.streams import concerns, decode_state, message_types
+from vla_policy.recorded_bag import BagMessages, header_stamp_ns
 from vla_policy.recording import (
     COMMAND_TOPIC,
     COMMAND_TYPE,
@@ -28,7 +30,6 @@ from vla_policy.recording import (
 )
 from vla_policy.run import PolicyRun, RunEnd, RunRequest
 from vla_policy.types import NS_PER_S, Command, Pose
-from vla_training.datasets.recorded.bag import BagMessages, header_stamp_ns
 
 LOST_AFTER_S = 1.0  # without a complete observation the episode has a hole
 CLOCK_BACK_S = 0.1  # the buffer's tolerance: what arrives so late is dropped, more is another time
@@ -52,7 +53,9 @@ class Tick:
 
 @dataclass(slots=True)
 class Playback:
-    """What an episode holds. commands: in order of their stamps. interventions: (received [ns], an operator drives)."""
+    """What an episode holds. commands: in order of their stamps, from the first to the last that served a run; before
+    and after, the guard only holds. interventions: (received [ns], an operator drives).
+    """
 
     ticks: list[Tick] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
@@ -95,20 +98,24 @@ def play(path: Path, record: EpisodeRecord) -> Playback:
     contract = record.contract
     channels = {topic: (channel, kind) for channel, (topic, kind) in message_types(contract).items()}
     expected = {topic: kind for topic, (_, kind) in channels.items()} | {COMMAND_TOPIC: COMMAND_TYPE}
-    streams, playback = _Streams(path, record), Playback()
+    streams, playback, run_ids = _Streams(path, record), Playback(), []
     with BagMessages(path, expected, {INTERVENTION_TOPIC: INTERVENTION_TYPE}) as messages:
         for topic, received_ns, raw in messages:
             if topic == INTERVENTION_TOPIC:
                 playback.interventions.append((received_ns, messages.deserialize(raw, INTERVENTION_TYPE).data))
             elif topic == COMMAND_TOPIC:
-                playback.commands.append(_command(path, contract, messages.deserialize(raw, COMMAND_TYPE)))
+                msg = messages.deserialize(raw, COMMAND_TYPE)
+                playback.commands.append(_command(path, contract, msg))
+                run_ids.append(msg.run_id)
             else:
                 channel, kind = channels[topic]
                 is_image = channel.startswith(camera_channel(""))
                 payload = (received_ns, header_stamp_ns(raw)) if is_image else messages.deserialize(raw, kind)
                 streams.push(topic, channel, received_ns, header_stamp_ns(raw), payload)
     playback.ticks = streams.finish()
-    playback.commands.sort(key=lambda command: command.stamp_ns)
+    playback.commands = driven(playback.commands, run_ids)
+    if not playback.commands:
+        raise DataError(f"{path}: nobody drove in the episode, the guard held the arm; record while it is driven")
     return playback
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,21 +11,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vla_policy.action.recorded_rows import action_rows, covered
 from vla_policy.contract import RobotContract
 from vla_policy.errors import DataError, ObservationError, nearest
 from vla_policy.messages import image_to_array
-from vla_policy.recording import EPISODE_FILE, EpisodeRecord, read_episode
+from vla_policy.recorded_bag import BagImages, find_file
+from vla_policy.recording import EPISODE_FILE, EpisodeRecord, contract_differences, read_episode
 from vla_policy.types import NS_PER_S
 from vla_training.datasets.index_cache import Arrays, cached_arrays
 from vla_training.datasets.mapping import described
-from vla_training.datasets.recorded.bag import BagImages, find_file
 from vla_training.datasets.recorded.playback import play
-from vla_training.datasets.recorded.rows import action_rows, covered
 from vla_training.datasets.resolve import IMAGE_PREFIX
-from vla_training.datasets.source import Column, EpisodeInfo, SourceSpec
+from vla_training.datasets.source import Column, EpisodeInfo, EpisodeSource, SourceSpec
 
 POSE_COLUMNS = ("x", "y", "z", "qx", "qy", "qz", "qw")
-LAYOUT = 1  # of the cached index; counts up when what is computed from a bag changes
+LAYOUT = 2  # of the cached index; counts up when what is computed from a bag changes
 _ENDS_BYTES = 65536  # of the file: its summary lies at the end
 OUTCOMES = ("success", "unknown")
 REMEMBERED = 64  # episodes, some 100 kB each
@@ -35,6 +34,15 @@ REMEMBERED = 64  # episodes, some 100 kB each
 def open_recorded(root: Path | str, outcomes: Sequence[str] = OUTCOMES) -> RecordedSource:
     """Open a folder of bags, or one bag. See `RecordedSource`."""
     return RecordedSource(Path(root), outcomes)
+
+
+def check_contract(source: EpisodeSource, contract: RobotContract) -> None:
+    """Hold recordings against the contract that is wanted; other data has none. Raises: DataError with what differs."""
+    if isinstance(source, RecordedSource):
+        different = contract_differences(source.contract, contract)
+        if different:
+            raise DataError(f"{source.root}: recorded with contract '{source.contract.name}', expected "
+                            f"'{contract.name}': {'; '.join(different)}; take the robot that it was recorded with")
 
 
 class RecordedSource:
@@ -185,12 +193,8 @@ def _info(path: Path, record: EpisodeRecord, arrays: Arrays) -> EpisodeInfo:
 
 
 def _check_same_contract(folder: Path, contract: RobotContract, first_folder: Path, first: RobotContract) -> None:
-    """What decides on the data must agree; limits and watchdog may be tuned between episodes. Raises: DataError."""
-    different = []
-    for what in ("name", "base_frame", "tool_frame", "control_rate_hz", "cameras", "joints", "pose", "action"):
-        ours, theirs = (json.loads(one.model_dump_json(include={what}))[what] for one in (contract, first))
-        if ours != theirs:
-            different.append(f"{what}: {ours} here, {theirs} there")
+    """Raises: DataError naming what of the contract gives other data."""
+    different = contract_differences(contract, first)
     if different:
         raise DataError(f"{folder}: its contract is not that of {first_folder}: {'; '.join(different)}; keep the bags "
                         "of two contracts in two folders")

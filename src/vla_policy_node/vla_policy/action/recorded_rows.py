@@ -14,6 +14,13 @@ from vla_policy.types import NS_PER_S, Command
 HELD_PERIODS = 2  # control periods that a twist lasts when none follows: late ticks are bridged, silence is rest
 
 
+def driven(commands: Sequence[Command], run_ids: Sequence[int]) -> list[Command]:
+    """From the first to the last command that served a run; before and after, the guard only holds. By their stamps."""
+    serving = np.flatnonzero(run_ids)
+    kept = commands[serving[0]:serving[-1] + 1] if len(serving) else ()
+    return sorted(kept, key=lambda command: command.stamp_ns)
+
+
 def covered(ticks_ns: Sequence[int], commands: Sequence[Command], contract: RobotContract) -> slice:
     """The frames of an episode that have a command: from the first one to the last one that was sent."""
     middle = np.asarray(ticks_ns, np.int64) + contract.action_dt_ns // 2

@@ -7,9 +7,9 @@ import pytest
 from make_bags import ROOT
 
 from vla_policy.action.limits import arm_limiter
+from vla_policy.action.recorded_rows import action_rows, covered
 from vla_policy.contract import RobotContract, load_contract
 from vla_policy.types import NS_PER_S, Command
-from vla_training.datasets.recorded.rows import action_rows, covered
 
 TABLETOP = load_contract(ROOT / "config/robots/tabletop.yaml")  # ee_delta, 20 Hz
 START_NS = 10 * NS_PER_S
