@@ -16,7 +16,6 @@ import ssl
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
@@ -152,10 +151,11 @@ async def _serve(server: PolicyServer) -> None:
 
 
 def _serve_on_ray(options: argparse.Namespace) -> None:
-    if any(find_spec(name) is None for name in ("ray", "starlette")):
-        raise ConfigError('--ray: Ray Serve is not installed here; `pip install "ray[serve]"`, or serve without --ray')
-    from vla_policy.remote.ray_serve import serve_on_ray
-
+    try:
+        from vla_policy.remote.ray_serve import serve_on_ray
+    except ImportError as problem:
+        raise ConfigError(f'--ray: Ray Serve is not installed here ({problem}); `pip install "ray[serve]"`, or serve '
+                          "without --ray") from None
     serve_on_ray(options)
 
 
