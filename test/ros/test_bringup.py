@@ -92,6 +92,7 @@ def assert_all_end(nodes: dict[str, psutil.Process]) -> None:
         (["sim:=simpler", "robot:="], ["got tasks 'all'", "robot simpler_google or simpler_widowx"]),
         (["sim_python:=/no/python"], ["sim_python:=/no/python: no such program", "VENV/bin/python"]),
         (["pace:=locksteep"], ["pace:=locksteep", "did you mean 'lockstep'"]),
+        (["engine:=graf"], ["engine:=graf", "did you mean 'graph'"]),
         (["execution:=fast"], ["execution:=fast", "known: blocking, async, ensemble, rtc"]),
         (["episodes:=x"], ["episodes:=x", "whole number"]),
         (["sim:=none", "robot:="], ["sim:=none needs robot:=NAME"]),

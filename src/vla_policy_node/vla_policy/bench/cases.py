@@ -54,16 +54,17 @@ class Case:
         if "architecture" in options:
             side = kind.side_of_images(kind.hf_class.config_class.from_dict(options["architecture"]), side)
         keys: dict[str, Any] = {
-            "backbone": self.backbone, "formulation": "policy_head", "action_head": "lstm", "history_length": self.window,
-            "action_chunk_size": self.chunk, "execute_rows": 1, "image_size": side, "text_length": TEXT_LENGTH,
-            "cameras": [f"camera{index}" for index in range(self.cameras)], "backbone_options": options,
-            "head_options": sizes.get("head_options", {})}
+            "backbone": self.backbone, "formulation": "policy_head", "action_head": "lstm",
+            "history_length": self.window, "action_chunk_size": self.chunk, "execute_rows": 1, "image_size": side,
+            "text_length": TEXT_LENGTH, "cameras": [f"camera{index}" for index in range(self.cameras)],
+            "backbone_options": options, "head_options": sizes.get("head_options", {})}
         return parse(ModelConfig, keys, "case", ConfigError)
 
     def words(self) -> str:
         """The case in one line."""
         size = "" if self.backbone == "tiny" else f" ({self.size})"
-        return f"{self.backbone}{size}, {self.cameras} cameras of {self.side} px, window {self.window}, chunk {self.chunk}"
+        side = self.config("float32").image_size
+        return f"{self.backbone}{size}, {self.cameras} cameras of {side} px, window {self.window}, chunk {self.chunk}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
     python -m vla_policy.bench                               the small model on this machine, all sections
     python -m vla_policy.bench --quick --json FILE           the same in under a minute
-    python -m vla_policy.bench --backbone kosmos --size published --device cuda --dtype bfloat16 --modes eager graph compile
+    python -m vla_policy.bench --backbone kosmos --device cuda --dtype bfloat16 --modes eager graph compile
     python -m vla_policy.bench --compare OLD.json NEW.json   ratios of two runs
 
 Weights are random at true size: nothing is downloaded. loops: the engine beside plain loops with the same weights.
@@ -69,10 +69,11 @@ def run(settings: Settings, sections: Sequence[str], arguments: Sequence[str] | 
     found = {name: find_section(name) for name in sections if name in SECTIONS}
     found |= {name: _other(name) for name in sections if name not in SECTIONS}
     logging.getLogger("vla_policy.engine").setLevel(logging.ERROR)  # fall-backs stand in the report
-    report: dict[str, Any] = {"provenance": provenance("bench", arguments), "machine": machine(settings.device),
+    facts = machine(settings.device)
+    report: dict[str, Any] = {"provenance": provenance("bench", arguments), "machine": facts,
                               "case": settings.case.words(), "settings": asdict(settings), "sections": {}}
-    tell(f"{report['case']}; {settings.device}, {settings.dtype}; {report['machine'].get('gpu', report['machine']['cpu'])}"
-         f", load {report['machine']['load']:.1f}")
+    tell(f"{report['case']}; {settings.device}, {settings.dtype}; {facts.get('gpu', facts['cpu'])}, "
+         f"load {facts['load']:.1f}")
     good = True
     for name, section in found.items():
         began = time.perf_counter()
@@ -102,8 +103,8 @@ def headline(report: dict[str, Any]) -> list[str]:
     """The last lines: how many times faster the engine is than what one would run instead."""
     rows = report["sections"].get("loops", {}).get("rows", {})
     engines = {name: row for name, row in rows.items() if "ratio_to_window_loop" in row}
-    return ["", *(f"{name}: {row['p50_ms']:.2f} ms a step; {row['ratio_to_window_loop']:.1f} times faster than the loop "
-                  f"that recomputes the window" for name, row in engines.items())]
+    return ["", *(f"{name}: {row['p50_ms']:.2f} ms a step; {row['ratio_to_window_loop']:.1f} times faster than the "
+                  "loop that recomputes the window" for name, row in engines.items())]
 
 
 def tell(*lines: str) -> None:

@@ -44,8 +44,8 @@ def run(settings: Settings) -> dict[str, Any]:
 
     timing = measure(step, settings.device, settings.seconds)
     lines = [f"bandwidth {bytes_per_s / 1e9:.1f} GB/s, products {flops_per_s / 1e12:.3f} TFLOP/s in {settings.dtype}",
-             f"a step reads {weight_bytes / 1e6:.1f} MB of weights ({1e3 * weight_bytes / bytes_per_s:.3f} ms) and sums "
-             f"{flops / 1e9:.2f} GFLOP ({1e3 * flops / flops_per_s:.3f} ms)",
+             f"a step reads {weight_bytes / 1e6:.1f} MB of weights ({1e3 * weight_bytes / bytes_per_s:.3f} ms) and "
+             f"sums {flops / 1e9:.2f} GFLOP ({1e3 * flops / flops_per_s:.3f} ms)",
              f"floor {floor_ms:.3f} ms; {settings.modes[-1]} takes {timing.p50_ms:.3f} ms, "
              f"{timing.p50_ms / floor_ms:.1f} times the floor"]
     return {"bytes_per_s": bytes_per_s, "flops_per_s": flops_per_s, "weight_bytes": weight_bytes, "flops": flops,

@@ -1,4 +1,4 @@
-"""Section `loops`: each kind of engine beside the plain loops, same weights, same frames, and how far actions differ."""
+"""Section `loops`: each kind of engine beside the plain loops, same weights and frames, and how far actions differ."""
 
 from __future__ import annotations
 
@@ -116,11 +116,17 @@ def _report(settings: Settings, timings: dict[str, Any], errors: dict[str, float
             "max_action_error": errors[name], "runs_as": engine.modes,
             "fallbacks": [str(fallback) for fallback in engine.fallbacks]}
     wrong = {name: error for name, error in errors.items() if not error <= allowed}
-    lines = [f"{name:28}{row['p50_ms']:9.2f}{row['p95_ms']:9.2f}{row['p99_ms']:9.2f}{row['cpu_p50_ms']:9.2f} ms"
-             + (f"{row['ratio_to_window_loop']:8.1f} x{row['ratio_to_frame_loop']:8.1f} x   cold {row['cold_ms']:.0f} ms, "
-                f"action error {row['max_action_error']:.1e}" if name in engines else "") for name, row in rows.items()]
-    lines += [line for engine, _, _ in engines.values() for line in map(str, engine.fallbacks)]
     head = f"{'':28}{'p50':>9}{'p95':>9}{'p99':>9}{'cpu p50':>9}     vs window  vs frame"
-    verdict = (f"actions differ by at most {max(errors.values()):.1e} of a range of 2 (allowed {allowed:g})" if not wrong
-               else f"ACTIONS DIFFER: {wrong}, allowed {allowed:g}")
-    return {"rows": rows, "allowed_error": allowed, "within": not wrong, "lines": [head, *lines, verdict]}
+    told = dict.fromkeys(str(fallback) for engine, *_ in engines.values() for fallback in engine.fallbacks)
+    verdict = (f"actions differ by at most {max(errors.values()):.1e} of a range of 2 (allowed {allowed:g})"
+               if not wrong else f"ACTIONS DIFFER: {wrong}, allowed {allowed:g}")
+    return {"rows": rows, "allowed_error": allowed, "within": not wrong,
+            "lines": [head, *(_line(name, row) for name, row in rows.items()), *told, verdict]}
+
+
+def _line(name: str, row: dict[str, Any]) -> str:
+    times = f"{name:28}{row['p50_ms']:9.2f}{row['p95_ms']:9.2f}{row['p99_ms']:9.2f}{row['cpu_p50_ms']:9.2f} ms"
+    if "ratio_to_window_loop" not in row:
+        return times
+    return (f"{times}{row['ratio_to_window_loop']:8.1f} x{row['ratio_to_frame_loop']:8.1f} x   "
+            f"cold {row['cold_ms']:.0f} ms, action error {row['max_action_error']:.1e}")

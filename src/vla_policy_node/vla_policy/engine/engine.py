@@ -51,7 +51,7 @@ class Engine:
     """
 
     def __init__(self, model: VLAModel, device: str = "cpu", options: EngineOptions | None = None) -> None:
-        """model: is taken over: moved, and its weights turned into the number type. device: as `choose_device` gives it.
+        """model: is taken over: moved, and its weights turned into the number type. device: of `choose_device`.
 
         Raises: ConfigError for a number type that the device lacks, EngineError where the model does not fit on it.
         """
@@ -170,8 +170,9 @@ class Engine:
                                        "set up for; a changed camera needs the policy to be configured again")
         if self.options.resize == "host":
             return self._transfer.upload("images", images)
-        cameras = [self._transfer.upload(f"image {index}", views) for index, views in enumerate(zip(*images, strict=True))]
-        return torch.stack([self._resize(views_BHW3) for views_BHW3 in cameras], 1)
+        cameras = enumerate(zip(*images, strict=True))
+        uploaded = [self._transfer.upload(f"camera {index}", views) for index, views in cameras]
+        return torch.stack([self._resize(views_BHW3) for views_BHW3 in uploaded], 1)
 
     @contextmanager
     def running(self, what: str) -> Iterator[None]:

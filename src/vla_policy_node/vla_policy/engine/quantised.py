@@ -2,7 +2,8 @@
 
 int8: a byte a weight, one scale a row; what is multiplied keeps its own number type. It halves memory, and stands for
 what the device computes in anyway. fp8: weights and inputs in e4m3, a scale a row, multiplied by the GPU's own units.
-Both round the backbone's linear layers only: heads, embeddings and norms are small and delicate.
+Both round the backbone's linear layers only: heads, embeddings and norms are small and delicate. bfloat16 is the
+backbone's and that of a recurrent head; models that do not cast what comes in run by autocast.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def prepare_weights(model: VLAModel, device: torch.device, dtype: NumberType) ->
         replace_linears(backbone.vlm, ROUNDED[dtype], {backbone.output_embedding})
     half = dtype == "bfloat16" or (dtype in ROUNDED and device.type == "cuda")
     if half and backbone.casts_inputs:
-        to_bfloat16(backbone.vlm)  # before it moves, so that the device needs room for these alone
+        # Before they move, so that the device needs room for these alone. An LSTM's weights are read for every frame.
+        for module in (backbone.vlm, *(part for part in model.head.modules() if isinstance(part, nn.LSTM))):
+            to_bfloat16(module)
     return model.to(device)
 
 

@@ -1,4 +1,4 @@
-"""A backbone's name in, the keys of a model file that give it its published size or its twin's out; no weights are read.
+"""A backbone's name in, the keys of a model file that give it its published size or its twin's out; no weights.
 
 With them a model of true size is built from random weights, as neither speed nor memory depends on their values.
 """
