@@ -116,6 +116,7 @@ def test_from_recordings_to_a_policy_that_knows_the_new_words(
         policy.reset(sentence)
     _, training = load_training_file(output / "finetune.yaml")  # as `train` would take it
     assert training.steps == 3 and training.start == str(start)
+    assert main([*command, "resume:=true"]) == 0  # nothing is left to do
     assert main(command) == 1  # what is there is not trained over
     assert "there is a run of 3 steps there" in capsys.readouterr().out
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +198,8 @@ def test_pictures_show_the_data(tmp_path: Path) -> None:
     found = survey(source)
     for path in (draw_histograms(found, tmp_path / "actions.png"), draw_lengths(found, tmp_path / "lengths.png")):
         assert cv2.imread(str(path)).std() > 10
+    alike = replace(found, rates_hz=[20.0, float(np.nextafter(20.0, 21.0))])  # too near for bins of their own
+    assert draw_lengths(alike, tmp_path / "alike.png").is_file()
 
 
 def test_the_command_inspects_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -107,7 +107,7 @@ class ScriptedOperator(Node):
         self._hands.begin(task, seed)
         self._scene = scene_label(task, seed)
         self._session = session = Session(self._limits)
-        self._until(lambda: session.is_over, float("inf"))
+        self._until(lambda: session.is_over, float("inf"))  # each step of a session has its own end
         self._session, self._pressed = None, set()
         path = self._recording.path if self._recording is not None else ""
         seconds = round(time.monotonic() - began_s, 2)

@@ -154,7 +154,7 @@ def _take(found: Survey, columns: Mapping[str, NDArray[Any]], key: str) -> None:
         _take_stamps(found, np.asarray(stamps), key)
     held = next((values for name, values in columns.items() if last_word(name) == HELD), None)
     if held is not None:
-        found.gaps += _repeated(np.asarray(held, np.bool_), key)
+        found.gaps += _repeated(np.asarray(held, np.bool_).reshape(len(held)), key)  # LeRobot stores (T, 1)
     for name, values in columns.items():
         if last_word(name) in (*STAMPS, *COUNTERS, HELD) or values.dtype.kind not in "fiub" or not len(values):
             continue

@@ -20,6 +20,7 @@ from vla_training.datasets.config import Source
 from vla_training.datasets.recorded import open_recorded
 from vla_training.datasets.recorded.writer import plan_bags, write_bags
 from vla_training.datasets.registry import open_source
+from vla_training.inspection.survey import survey
 
 CONTRACT = tabletop(32)
 UNEVEN = Motion(seconds=3.0, camera_hz=30.0, state_hz=100.0, camera_phase_s=0.011, command_phase_s=0.007, delay_s=0.006,
@@ -70,6 +71,9 @@ def test_bag_to_v3_to_bag_to_v3_gives_equal_frames(tmp_path: Path) -> None:
         assert np.array_equal(images[1], images[2])  # a bag holds the decoded frames as they are
         for coded, plain in ((images[1], images[0]), (images[3], images[2])):
             assert np.abs(coded - plain).max() <= H264_ERROR and np.abs(coded - plain).mean() <= 2
+    surveys = [survey(data) for data in (recorded, before)]  # what `inspect` tells of both
+    assert surveys[0].gaps and [(gap.frame, gap.missing) for gap in surveys[0].gaps] == [
+        (gap.frame, gap.missing) for gap in surveys[1].gaps]
     records = [read_episode(Path(back) / f"episode_00000{number}") for number in range(2)]
     assert [(one.outcome, one.operator, one.seed, one.driver) for one in records] == [
         ("success", "someone", 3, "operator"), ("unknown", "other", None, "operator")]

@@ -200,6 +200,22 @@ def test_frames_without_a_command_are_left_out(tmp_path: Path) -> None:
     assert open_recorded(tmp_path).columns(0)["observation.state"][[0, -1], 0].tolist() == [8.0, 20.0]
 
 
+def test_frames_in_which_nobody_drives_are_left_out_before_and_after(tmp_path: Path) -> None:
+    def hold(sent: list[Message], held: range) -> list[Message]:
+        for number, (_, _, msg) in enumerate(one for one in sent if one[1] == COMMAND_TOPIC):
+            msg.run_id = 0 if number in held else 7
+        return sent
+
+    record_episode(tmp_path / "middle", CONTRACT, change=lambda sent: hold(sent, range(10, 20)))
+    record_episode(tmp_path / "start", CONTRACT, change=lambda sent: hold(sent, range(10)))
+    source = open_recorded(tmp_path)
+    assert [episode.length for episode in source.episodes] == [40, 30]  # a pause in between is part of it
+    assert source.columns(1)["observation.state"][0, 0] == 10.0
+    record_episode(tmp_path / "never", CONTRACT, change=lambda sent: hold(sent, range(99)))
+    with pytest.raises(DataError, match=r"never\.mcap: nobody drove in the episode"):
+        open_recorded(tmp_path)
+
+
 def test_the_index_is_made_once_and_travels_without_open_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vla_training.datasets.recorded import reader
 
