@@ -37,7 +37,7 @@ SIMS = {
     ),
     "simpler": SimEntry(
         "sim_bridges.simpler.sim:SimplerSim.for_contract",
-        expert=None,
+        "sim_bridges.simpler.experts:Expert",
         first_seed=0,
         benchmarks={
             "visual_matching": "sim_bridges.simpler.benchmark:VISUAL_MATCHING",

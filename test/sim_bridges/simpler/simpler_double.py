@@ -30,6 +30,7 @@ from vla_policy.contract import RobotContract
 
 RECORD: dict[str, Any] = json.loads(Path(__file__).with_name("simpler_genuine.json").read_text())
 FAR_M = 0.05
+SOURCE_M, TARGET_M = (0.36, 0.08, 0.015), (0.36, -0.02, 0.015)  # in the base's frame
 ADVANCE_STEPS = 100  # the environment of two instructions goes on to the second in the step after so many
 
 
@@ -97,6 +98,10 @@ class _Double:
     def _tool(self) -> DoublePose:
         return self.base * DoublePose(self.position, np.roll(self.turn, 1))
 
+    def _object(self, place_m: tuple[float, float, float]) -> Any:
+        """A thing at a place in the base's frame."""
+        return SimpleNamespace(pose=self.base * DoublePose(place_m, [1.0, 0.0, 0.0, 0.0]))
+
     def _far(self) -> bool:
         return bool(np.linalg.norm(self.position - self.record["start"]["position"]) >= FAR_M)
 
@@ -122,6 +127,7 @@ class DoubleEnv(_Double):
         self._obs_mode = arguments["obs_mode"]
         self.tcp = SimpleNamespace()
         self.rgb_overlay_img: np.ndarray | None = None
+        self.episode_source_obj, self.episode_target_obj = self._object(SOURCE_M), self._object(TARGET_M)
         self.reset(seed=2022, options={"reconfigure": True})
 
     @property
@@ -180,6 +186,8 @@ class DoubleTwin(_Double):
         self.camera = task.robot.their_camera
         self.environment, self.arguments = environment, arguments
         self._obs_mode = arguments["obs_mode"]
+        self.source_obj_name, self.target_obj_name = "source", "target"
+        self.objs = {"source": self._object(SOURCE_M), "target": self._object(TARGET_M)}
         self.unwrapped = self
 
     @property

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from simpler_double import FAR_M, RECORD, DoubleEnv, double_world
+from simpler_double import FAR_M, RECORD, SOURCE_M, TARGET_M, DoubleEnv, double_world
 
 from sim_bridges.rollout import rollout
+from sim_bridges.simpler.experts import Expert
 from sim_bridges.simpler.protocol import TASKS
 from sim_bridges.simpler.sim import SimplerSim
 from vla_policy.contract import RobotContract, load_contract, parse_contract
@@ -204,6 +205,23 @@ def test_two_instructions_are_one_episode(google: SimplerSim, chunk: int) -> Non
     assert moved == [False] * 101 + [True] * 99  # the environment goes on within its 101st step
     lost = rollout(google, RowPolicy(GOOGLE, RISING, -RISING * [1, 1, 101 / 99, 1, 1, 1, 1]), GOOGLE, APPLE, 0)
     assert not lost.success and lost.reason == "TIME_LIMIT"
+
+
+def test_a_script_grasps_the_one_object_and_lets_go_above_the_other(widowx: tuple[SimplerSim, str]) -> None:
+    sim, task = widowx
+    result = rollout(sim, Expert(sim), WIDOWX, task, 0)
+    assert result.success and result.steps == 60
+    places = np.cumsum([action[:3] for action in env_of(sim).actions], 0) + env_of(sim).record["start"]["position"]
+    grippers = np.array([action[6] for action in env_of(sim).actions])
+    closed = np.flatnonzero(grippers < 0)
+    assert np.linalg.norm(places[closed[0]] - SOURCE_M) < 0.005
+    assert np.linalg.norm(places[closed[-1]][:2] - TARGET_M[:2]) < 0.005 and places[closed[-1]][2] > TARGET_M[2]
+    assert len(closed) == closed[-1] - closed[0] + 1 and closed[-1] < 59
+
+
+def test_a_task_without_a_script_is_refused_by_name(google: SimplerSim) -> None:
+    refused = rollout(google, Expert(google), GOOGLE, CAN, 0)
+    assert refused.reason == "INSTRUCTION_REFUSED" and "known: widowx_stack_cube" in refused.message
 
 
 def test_the_world_waits_for_the_second_instruction(google: SimplerSim) -> None:

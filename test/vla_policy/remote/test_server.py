@@ -174,6 +174,15 @@ def test_a_server_that_is_not_there_or_goes_away(serve: Serve, observation: Obse
         policy.step(observation)
 
 
+def test_a_connection_that_ended_between_two_runs_is_made_again(serve: Serve, observation: Observation) -> None:
+    """As when this process was busy for longer than the server waits for a sign of life."""
+    policy = RemotePolicy(serve(idle_s=0.2), CONTRACT)
+    policy.reset("a")
+    time.sleep(0.6)
+    policy.reset("a")
+    assert policy.step(observation).values.size
+
+
 def test_a_server_for_another_robot_is_refused(serve: Serve) -> None:
     with pytest.raises(RemoteError, match=r"its actions are .*\(contract tabletop\), expected .*\(contract so101\)"):
         RemotePolicy(serve(), load_contract(find_contract("so101")))

@@ -99,6 +99,13 @@ class GenuineWorld:
         pose = self._env.agent.robot.pose.inv() * self._env.tcp.pose
         return Pose(np.asarray(pose.p, np.float64), np.roll(np.asarray(pose.q, np.float64), -1))
 
+    def places_m(self) -> tuple[Vector, Vector]:
+        """Source and target object of WidowX's tasks and of move near, (3,) each, in the base's frame."""
+        to_base = self._env.agent.robot.pose.inv()
+        objects = self._env.episode_source_obj, self._env.episode_target_obj
+        source, target = (np.asarray((to_base * one.pose).p, np.float64) for one in objects)
+        return source, target
+
     @property
     def instruction(self) -> str:
         """What the environment asks for now."""

@@ -60,6 +60,11 @@ class SimplerSim:
         return self.robot.period_ns
 
     @property
+    def scene(self) -> Scene | None:
+        """The present scene."""
+        return self._scene
+
+    @property
     def world(self) -> World:
         """The simulator of the present scene. Raises: VlaError before the first."""
         if self._scene is None:

@@ -91,6 +91,13 @@ class TwinWorld:
         numbers = (robot.pose.inv() * robot.links_map[self._robot.tool_link].pose).raw_pose[0].cpu().numpy()
         return Pose(numbers[:3].astype(np.float64), np.roll(numbers[3:].astype(np.float64), -1))
 
+    def places_m(self) -> tuple[Vector, Vector]:
+        """Source and target object, (3,) each, in the base's frame."""
+        to_base = self._env.agent.robot.pose.inv()
+        names = self._env.source_obj_name, self._env.target_obj_name
+        source, target = ((to_base * self._env.objs[name].pose).raw_pose[0, :3].cpu().numpy() for name in names)
+        return source.astype(np.float64), target.astype(np.float64)
+
     @property
     def instruction(self) -> str:
         """What the environment asks for."""

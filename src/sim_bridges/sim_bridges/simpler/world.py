@@ -36,6 +36,9 @@ class World(Protocol):
     def tool(self) -> Pose:
         """Pose of the tool in the frame of the robot's base."""
 
+    def places_m(self) -> tuple[Vector, Vector]:
+        """Where the object to move and the one to move it to are, (3,) each, in the base's frame: for scripts."""
+
     @property
     def instruction(self) -> str:
         """What is to be done now, in words."""

@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI, WebSocketException
+from websockets.protocol import State
 from websockets.sync import client
 
 from vla_policy.contract import RobotContract
@@ -81,6 +82,8 @@ class RemotePolicy:
 
     def reset(self, instruction: str) -> None:
         """Begin an episode; connects again where the connection was lost. Raises: InstructionError, RemoteError."""
+        if self._connection is not None and self._connection.state is not State.OPEN:
+            self.close()  # the server gave up a process that was silent for long, as while a simulator is built
         if self._connection is None:
             self._connect()
         self._instruction = instruction
