@@ -13,7 +13,8 @@ from vla_policy.bench.suite import Outcome, Part, main, parts, table, unmet
 from vla_policy.model.published import model_sizes
 from vla_policy.model.registry import BACKBONES, resolve
 
-PARTS = (Part("kosmos, eager", ("--backbone", "kosmos", "--sections", "loops"), 120, {"p50_ms": 1e9}),
+PARTS = (Part("kosmos, eager", ("--backbone", "kosmos", "--sections", "loops", "scaling", "--quick"), 120,
+              {"p50_ms": 1e9}),
          Part("a wrong one", ("--backbone", "kosmoss"), 120), Part("a slow one", ("--backbone", "kosmos"), 0.1))
 
 
@@ -24,6 +25,7 @@ def test_a_part_that_fails_or_hangs_is_named_and_the_others_go_on(tmp_path: Path
     shown = (tmp_path / "table.md").read_text()
     assert shown in capsys.readouterr().out
     assert "| kosmos, eager | eager |" in shown and "| held |" in shown
+    assert "- kosmos, eager: ms a step over batch: 1: " in shown and "kosmos (twin), 2 cameras of 32 px" in shown
     assert "**a wrong one**: ended with 1: bench: model.backbone: got 'kosmoss'" in shown
     assert "**a slow one**: not done within 0 s" in shown
     assert read_json(tmp_path / "suite.json")["sections"]["kosmos, eager"]["rows"]["eager"]["p50_ms"] > 0

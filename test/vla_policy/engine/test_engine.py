@@ -82,7 +82,7 @@ def test_policies_step_together_and_a_wrong_one_stands_alone() -> None:
     assert second.timings["model"] > 0
 
 
-@pytest.mark.parametrize("backbone", ["tiny", "kosmos"])
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_compiled_model_says_the_same(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced as for any compiler; the one that makes machine code is left out, for it takes long."""
     compiled, compile_ = [], torch.compile
@@ -92,7 +92,7 @@ def test_a_compiled_model_says_the_same(backbone: str, monkeypatch: pytest.Monke
     arm, _ = plain(made, STEPS)
     engine, actions = run_engine(made, EngineOptions(mode="compile"), STEPS)
     layers = len(made.model.backbone.vision_layers) + len(made.model.backbone.text_layers)
-    assert compiled == [{"dynamic": False}] * layers and layers >= 4
+    assert compiled == [{"dynamic": False}] * layers and layers >= 2
     assert engine.modes == {"frame": "compile", "window": "compile"} and engine.fallbacks == []
     np.testing.assert_allclose(actions[-1].arm[0], arm, **TOLERANCE)
 

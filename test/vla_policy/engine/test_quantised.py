@@ -9,12 +9,10 @@ from torch import nn
 from twin_models import plain, run_engine, twin
 
 from vla_policy.engine import EngineOptions
-from vla_policy.engine.quantised import Fp8Linear, Int8Linear, prepare_weights, replace_linears
+from vla_policy.engine.quantised import Fp8Linear, Int8Linear, prepare_weights, replace_linears, to_bfloat16
 from vla_policy.errors import ConfigError
-from vla_policy.model.registry import BACKBONES as REGISTRY
+from vla_policy.model.registry import BACKBONES
 from vla_policy.policy import Policy
-
-BACKBONES = ("tiny", "kosmos", "qwen-vl", "florence2", "smolvlm")
 
 
 @pytest.mark.parametrize("kind, bound", [(Int8Linear, 0.01), (Fp8Linear, 0.05)])
@@ -35,6 +33,17 @@ def test_int8_moves_actions_little(backbone: str) -> None:
     assert 0 < error < 0.1
 
 
+@pytest.mark.parametrize("kind, bound", [(Int8Linear, 0.1), (Fp8Linear, 0.5)])
+@pytest.mark.parametrize("backbone", [name for name in BACKBONES if name != "tiny"])
+def test_rounded_layers_stand_among_bfloat16_as_on_a_gpu(backbone: str, kind: type[nn.Module], bound: float) -> None:
+    arm, _ = plain(twin(backbone), 4)
+    made = twin(backbone)
+    assert replace_linears(made.model.backbone.vlm, kind, {made.model.backbone.output_embedding}) > 4
+    to_bfloat16(made.model.backbone.vlm)
+    _, actions = run_engine(made, EngineOptions(), 4)
+    assert 0 < np.abs(actions[-1].arm[0] - arm).max() / np.abs(arm).max() < bound
+
+
 def test_only_plain_linear_layers_are_replaced() -> None:
     model = nn.ModuleDict({"inner": nn.Sequential(nn.Linear(16, 16), nn.LayerNorm(16)), "odd": nn.Linear(16, 5),
                            "kept": nn.Linear(16, 16), "attention": nn.MultiheadAttention(16, 2)})
@@ -43,7 +52,7 @@ def test_only_plain_linear_layers_are_replaced() -> None:
     assert next(model["inner"].parameters()).dtype is torch.float32
 
 
-@pytest.mark.parametrize("backbone", [name for name in REGISTRY if name != "tiny"])
+@pytest.mark.parametrize("backbone", [name for name in BACKBONES if name != "tiny"])
 def test_bfloat16_is_what_transformers_makes_of_it(backbone: str) -> None:
     """Weights and buffers have the types of a model that was built in bfloat16; rotary frequencies stay exact."""
     turned = prepare_weights(twin(backbone).model, torch.device("cpu"), "bfloat16").backbone.vlm

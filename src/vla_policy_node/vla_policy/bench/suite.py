@@ -131,8 +131,9 @@ def unmet(row: Mapping[str, Any], aims: Mapping[str, float]) -> list[str]:
 
 def table(outcomes: Sequence[Outcome], facts: Mapping[str, Any]) -> str:
     """Markdown: a row for every model and kind of engine, then what was not measured, then what fell back."""
-    lines = [f"Measured on {facts.get('gpu', facts['cpu'])}, torch {torch.__version__}. Random weights; two cameras, "
-             "window 16, batch 1.", "",
+    cases = dict.fromkeys(outcome.report["case"] for outcome in outcomes if outcome.report)
+    lines = [f"Measured on {facts.get('gpu', facts['cpu'])}, torch {torch.__version__}; random weights, one robot. "
+             + "; ".join(cases), "",
              "| part | engine | p50 ms | p95 ms | floor ms | x floor | x faster than frame loop | than window loop | "
              "action error | GiB | warm-up s | aims |", "|" + "---|" * 12]
     told = []
@@ -146,9 +147,20 @@ def table(outcomes: Sequence[Outcome], facts: Mapping[str, Any]) -> str:
             verdict = "-" if not outcome.part.aims else "held" if not missed else "; ".join(missed)
             lines.append(f"| {row['part']} | {row['mode']} | {' | '.join(numbers)} | {verdict} |")
             told += [f"- {row['part']}: {fallback}" for fallback in row["fallbacks"]]
+        told += [f"- {outcome.part.name}: {line}" for line in other_figures(outcome)]
         if outcome.problem:
             told.append(f"- **{outcome.part.name}**: {outcome.problem}")
     return "\n".join([*lines, "", *told]) + "\n"
+
+
+def other_figures(outcome: Outcome) -> Iterator[str]:
+    """What a part measured beside loops: its stages, and a step's time over window and robots."""
+    sections = (outcome.report or {"sections": {}})["sections"]
+    stages = sections.get("stages", {}).get("rows", {})
+    if stages:
+        yield "ms of each stage: " + ", ".join(f"{name} {row['p50_ms']:.2f}" for name, row in stages.items())
+    for what, found in sections.get("scaling", {}).get("rows", {}).items():
+        yield f"ms a step over {what}: " + ", ".join(f"{value}: {row['p50_ms']:.2f}" for value, row in found.items())
 
 
 def _number(value: float | None, form: str) -> str:

@@ -199,11 +199,15 @@ class Qwen3Vl(Qwen25Vl):
                                    self._widen(queries_BWQD))
 
     def hidden_states(self, visual_BT: Tensor, **inputs: Tensor) -> Tensor:
-        """Unpacks the DeepStack features."""
+        """Unpacks the DeepStack features.
+
+        The tower adds them where its mask points. All sequences are pointed at instead of the images' tokens, since a
+        mask waits for a GPU; behind text there are zeros to add.
+        """
         tokens, *deep = inputs["inputs_embeds"].split(self.hidden_size, -1)
         return super().hidden_states(visual_BT, **inputs | {
-            "inputs_embeds": tokens, "visual_pos_masks": visual_BT,
-            "deepstack_visual_embeds": [features[visual_BT] for features in deep]})
+            "inputs_embeds": tokens, "visual_pos_masks": torch.arange(len(tokens), device=tokens.device),
+            "deepstack_visual_embeds": deep})
 
     def _widen(self, tokens: Tensor) -> Tensor:
         return pad(tokens, (0, self.visual_size - self.hidden_size))
