@@ -6,22 +6,35 @@
 """
 
 import os
+from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch_ros.actions import Node
 
 from vla_policy.errors import ConfigError
-from vla_policy.resources import find_contract, find_policy, is_server
-from vla_policy_node.launch_actions import HEADLESS, check_arguments, console, image_transport, include
+from vla_policy.execution import Execution
+from vla_policy.resources import find_contract, find_policy, find_sim_contract, is_server
+from vla_policy_node.launch_actions import (
+    HEADLESS,
+    SIMS,
+    check_arguments,
+    check_program,
+    console,
+    image_transport,
+    include,
+)
 
 ARGUMENTS = {
-    "sim": ("tabletop", "simulator: tabletop, calvin, or none for a real robot"),
-    "robot": ("", "robot contract: a name in config/robots or a file (default: the simulator's)"),
+    "sim": ("tabletop", "simulator: tabletop, calvin, simpler, or none for a real robot"),
+    "sim_python": ("", "Python of the simulator's node, where it needs packages of its own (default: the project's)"),
+    "robot": ("", "robot contract: a name in config/robots or a file (default: the simulator's, or its task's)"),
     "policy": ("tabletop", "bundle (the name of a shipped one or a folder), or ws://HOST:PORT of a policy server"),
     "pace": ("lockstep", "lockstep: sim time waits for each command; realtime: as a robot"),
+    "execution": ("async", "while the policy computes: blocking, async, ensemble or rtc (docs/execution.md)"),
     "device": ("auto", "auto, cpu or cuda"),
-    "dtype": ("float32", "the model's numbers: float32 or bfloat16"),
+    "dtype": ("float32", "the model's numbers: float32, bfloat16, int8 or fp8"),
+    "engine": ("eager", "how the model is run: eager, compile or graph"),
     "instruction": ("", "follow this instruction instead of playing episodes"),
     "task": ("", "first scene of the simulator (default: its first task)"),
     "episodes": ("", "episodes to play, then end; 0: stay up (default: 10, or 0 with an instruction or a robot)"),
@@ -31,8 +44,8 @@ ARGUMENTS = {
     "output": ("", "folder for summary.json, video and plots (default: none)"),
     "summary": ("", "a further file for summary.json"),
 }
-SIMS = ("tabletop", "calvin", "none")
 PACES = ("lockstep", "realtime")
+ENGINES = ("eager", "compile", "graph")
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -48,23 +61,30 @@ def bring_up(context: LaunchContext) -> list:
     check(given, context.launch_configurations)
     on_robot = given["sim"] == "none"
     pace = "realtime" if on_robot else given["pace"]
-    contract = str(find_contract(given["robot"] or given["sim"]))
+    contract = str(find_contract(given["robot"]) if given["robot"] else sim_contract(given))
     bundle = given["policy"] if is_server(given["policy"]) else str(find_policy(given["policy"]))
     policy = include("policy", contract=contract, bundle=bundle, pace=pace,
                      use_sim_time=str(pace == "lockstep").lower(), device=given["device"], dtype=given["dtype"],
-                     instruction=given["instruction"])
+                     engine=given["engine"], execution=given["execution"], instruction=given["instruction"])
     shared = [policy, *console(context, given["headless"], contract)]
     if on_robot:
         return shared
-    sim = include("sim", sim=given["sim"], contract=contract, pace=pace, task=given["task"], seed=given["seed"])
+    sim = include("sim", sim=given["sim"], contract=contract, pace=pace, task=given["task"], seed=given["seed"],
+                  python=os.path.expanduser(given["sim_python"]))
     episodes = given["episodes"] or ("0" if given["instruction"] else "10")
     return [*shared, sim] + ([] if int(episodes) == 0 else [evaluate(given, contract, pace, episodes)])
 
 
+def sim_contract(given: dict[str, str]) -> Path:
+    """The simulator's contract; where it has several robots, that of the task or tasks."""
+    return find_sim_contract(given["sim"], given["task"] or given["tasks"])
+
+
 def check(given: dict[str, str], all_configurations: dict[str, str]) -> None:
     """Raises: ConfigError naming the argument, what it got, and what it takes."""
-    choices = {"sim": SIMS, "pace": PACES, "headless": HEADLESS}
+    choices = {"sim": SIMS, "pace": PACES, "execution": tuple(Execution), "headless": HEADLESS, "engine": ENGINES}
     check_arguments(given, all_configurations, choices, numbers=("episodes", "seed"))
+    check_program("sim_python", given["sim_python"])
     if given["sim"] == "none" and not given["robot"]:
         raise ConfigError("sim:=none needs robot:=NAME, a contract in config/robots or a file")
     if given["sim"] == "none" and given["episodes"] not in ("", "0"):

@@ -7,6 +7,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+from vla_policy.execution import Execution
 from vla_policy_node.launch_actions import image_transport
 
 
@@ -18,11 +19,14 @@ def generate_launch_description() -> LaunchDescription:
                               description="robot contract file"),
         DeclareLaunchArgument("pace", default_value="realtime", choices=["realtime", "lockstep"],
                               description="lockstep only with a simulator that waits"),
+        DeclareLaunchArgument("execution", default_value="async", choices=[str(mode) for mode in Execution],
+                              description="what the robot does while a policy computes: docs/execution.md"),
         DeclareLaunchArgument("use_sim_time", default_value="false", choices=["true", "false"],
                               description="take time from /clock"),
         image_transport(),
         Node(package="vla_policy", executable="guard_node", name="guard_node", output="screen",
              parameters=[{"contract": LaunchConfiguration("contract"), "pace": LaunchConfiguration("pace"),
+                          "execution": LaunchConfiguration("execution"),
                           "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}],
              on_exit=after_guard),
     ])

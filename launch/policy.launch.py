@@ -8,6 +8,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+from vla_policy.execution import Execution
 from vla_policy_node.launch_actions import image_transport, include
 
 REFUSED = 1  # exit code of a policy node that could not be configured
@@ -24,13 +25,20 @@ def generate_launch_description() -> LaunchDescription:
                               description="folder of the policy bundle, or ws://HOST:PORT of a policy server"),
         DeclareLaunchArgument("pace", default_value="realtime", choices=["realtime", "lockstep"],
                               description="lockstep only with a simulator that waits"),
+        DeclareLaunchArgument("execution", default_value="async", choices=[str(mode) for mode in Execution],
+                              description="what the robot does while the policy computes: docs/execution.md"),
         DeclareLaunchArgument("use_sim_time", default_value="false", choices=["true", "false"],
                               description="take time from /clock"),
         DeclareLaunchArgument("device", default_value="auto", description="auto, cpu or cuda"),
-        DeclareLaunchArgument("dtype", default_value="float32", description="float32 or bfloat16"),
+        DeclareLaunchArgument("dtype", default_value="float32", description="float32, bfloat16, int8 or fp8"),
+        DeclareLaunchArgument("engine", default_value="eager", choices=["eager", "compile", "graph"],
+                              description="how the model is run; see docs/speed.md"),
+        DeclareLaunchArgument("resize", default_value="host", choices=["host", "device"],
+                              description="where images are made square; device only with engines on a GPU"),
         DeclareLaunchArgument("instruction", default_value="", description="follow this once the policy is active"),
         image_transport(),
-        include("guard", **{name: LaunchConfiguration(name) for name in ("contract", "pace", "use_sim_time")}),
+        include("guard", **{name: LaunchConfiguration(name)
+                            for name in ("contract", "pace", "execution", "use_sim_time")}),
         policy,
         RegisterEventHandler(OnProcessExit(target_action=policy, on_exit=after_policy)),
     ])
@@ -40,8 +48,9 @@ def policy_node() -> Node:
     """The lifecycle node that runs the bundle; it configures and activates itself."""
     return Node(package="vla_policy", executable="policy_node", name="policy_node", output="screen",
                 parameters=[{"contract": LaunchConfiguration("contract"), "bundle": LaunchConfiguration("bundle"),
-                             "pace": LaunchConfiguration("pace"), "device": LaunchConfiguration("device"),
-                             "dtype": LaunchConfiguration("dtype"),
+                             "pace": LaunchConfiguration("pace"), "execution": LaunchConfiguration("execution"),
+                             "device": LaunchConfiguration("device"), "dtype": LaunchConfiguration("dtype"),
+                             "engine": LaunchConfiguration("engine"), "resize": LaunchConfiguration("resize"),
                              "instruction": ParameterValue(LaunchConfiguration("instruction"), value_type=str),
                              "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}])
 

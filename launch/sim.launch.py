@@ -17,17 +17,19 @@ def generate_launch_description() -> LaunchDescription:
     """One process; the whole launch ends when it does."""
     robots = PathJoinSubstitution([FindPackageShare("vla_policy"), "config", "robots"])
     return LaunchDescription([
-        DeclareLaunchArgument("sim", default_value="tabletop", description="simulator: tabletop or calvin"),
+        DeclareLaunchArgument("sim", default_value="tabletop", description="simulator: tabletop, calvin or simpler"),
         DeclareLaunchArgument("contract", default_value=PathJoinSubstitution([robots, "tabletop.yaml"]),
                               description="robot contract file"),
         DeclareLaunchArgument("pace", default_value="realtime", choices=["realtime", "lockstep"],
                               description="realtime: as a robot; lockstep: sim time waits for each command"),
         DeclareLaunchArgument("task", default_value="", description="task of the first scene (default: the first)"),
         DeclareLaunchArgument("seed", default_value="0", description="seed of the first scene"),
+        DeclareLaunchArgument("python", default_value="", description="Python of the node (default: the project's)"),
         DeclareLaunchArgument("publish_state", default_value="false", choices=["true", "false"],
                               description="tell the simulator's whole state on /sim/state, for a scripted operator"),
         image_transport(),
         Node(package="sim_bridges", executable="sim_node", name="sim_node", output="screen",
+             prefix=LaunchConfiguration("python"),
              parameters=[{"sim": LaunchConfiguration("sim"), "contract": LaunchConfiguration("contract"),
                           "pace": LaunchConfiguration("pace"),
                           "task": ParameterValue(LaunchConfiguration("task"), value_type=str),

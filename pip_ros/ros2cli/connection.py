@@ -24,7 +24,7 @@ _QUIET_S = 0.5  # a graph that did not change for this long counts as complete
 @contextmanager
 def node() -> Iterator[Node]:
     """A node named /_ros2cli_<pid>; Ctrl-C reaches Python, so that a command can still say goodbye."""
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     try:
         yield rclpy.create_node(
             f"_ros2cli_{os.getpid()}", start_parameter_services=False, enable_rosout=False

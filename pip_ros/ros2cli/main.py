@@ -18,6 +18,8 @@ COMMANDS = {
     "service": ("ros2cli.graph_commands", "Ask for services and call them"),
     "action": ("ros2cli.action_command", "Ask for actions and send goals"),
     "lifecycle": ("ros2cli.lifecycle_command", "Ask for and change the state of lifecycle nodes"),
+    "bag": ("ros2cli.bag_command", "Ask what a bag holds, and play it"),
+    "interface": ("ros2cli.interface_command", "Print the definition of a message, service or action"),
     "param": ("ros2cli.param_command", "Ask for and set parameters of nodes"),
 }
 

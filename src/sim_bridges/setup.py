@@ -19,7 +19,9 @@ setup(
     description="Simulators behind one protocol, as a library and as a ROS node; the evaluation of policies in them.",
     license="Apache-2.0",
     entry_points={"console_scripts": [
+        "agreement = sim_bridges.agreement:main",
         "evaluate = sim_bridges.evaluate:main",
+        "real_eval = sim_bridges.real_eval:main",
         "sim_node = sim_bridges.sim_node:main",
         "data_loop = sim_bridges.data_loop:main",
         "scripted_operator = sim_bridges.operator.node:main",

@@ -31,12 +31,14 @@ setup(
     install_requires=["backports.zstd", "huggingface-hub", "lz4", "msgpack", "numpy", "opencv-python-headless",
                       "pillow", "psutil", "pydantic>=2", "pyyaml", "rich", "rosbags", "safetensors", "tokenizers",
                       "torch", "transformers>=5", "websockets>=15"],
+    extras_require={"plot": ["matplotlib"], "ray": ["ray[serve]"]},  # plots of bench; a policy server on a cluster
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (str(SHARE), ["package.xml"]),
         *shared_files(),
     ],
     entry_points={"console_scripts": [
+        "bench = vla_policy.bench.command:main",
         "bench_recorder = vla_policy_node.bench_recorder:main",
         "console = vla_policy_node.console:main",
         "policy_node = vla_policy_node.policy_node:main",
@@ -46,6 +48,7 @@ setup(
         "recover_episode = vla_policy.recorder.recover:main",
         "teleop_node = vla_policy_node.teleop_node:main",
         "serve = vla_policy.remote.serve:main",
+        "bench_node = vla_policy_node.bench_node:main",
         "transport_check = vla_policy_node.transport_check:main",
     ]},
     zip_safe=False,

@@ -166,12 +166,6 @@ class PolicyRig:
         self.until(lambda: self._reset.service_is_ready() and self._run.server_is_ready() and self.safety, "nodes")
         self.until(lambda: any(s.state == PolicyStatus.IDLE for s in self.statuses[count:]), "idle policy")
 
-    def until_heard(self, listeners: int) -> None:
-        """Wait until so many nodes listen to joints and pose and have been fed; before that a guard stops a run."""
-        self.until(lambda: self._joints.get_subscription_count() >= listeners, "listeners to the joints")
-        self.until(lambda: self._pose.get_subscription_count() > listeners, "listeners to the pose, the rig among them")
-        time.sleep(3 * FEED_PERIOD_S)
-
     def send(self, instruction: str, time_limit_s: float = 0.0) -> Goal:
         """Send a goal and wait for the answer."""
         feedback: list[RunPolicy.Feedback] = []

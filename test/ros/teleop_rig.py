@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
 from geometry_msgs.msg import Twist
 from guard_rig import GuardRig
 from processes import Spawned
@@ -17,6 +18,7 @@ from std_srvs.srv import SetBool
 from vla_msgs.msg import TeleopStatus
 from vla_msgs.srv import MarkRecording, StartRecording, StopRecording
 
+from vla_policy.resources import find_teleop
 from vla_policy_node.messages import ns_to_stamp
 from vla_policy_node.operator_topics import TAKE_OVER_SERVICE, TELEOP_STATUS_TOPIC
 from vla_policy_node.pace import LATCHED, RELIABLE
@@ -26,12 +28,21 @@ DEAD_MAN, GRIPPER, ESTOP, TAKE_OVER, HAND_BACK, BACK, START, FAST = 5, 0, 1, 2, 
 X, Y = 1, 0  # axes
 DEVICE_PERIOD_S = 0.02
 POLICY_PERIOD_S = 0.1
+SILENCE_S = 2.0
 
 
 def teleop_command(*parameters: str) -> list[str]:
     """The command line of a teleoperation process whose chunks reach far enough for a loaded machine."""
     options = [word for setting in ("reach_s:=2.0", *parameters) for word in ("-p", setting)]
     return [sys.executable, "-m", "vla_policy_node.teleop_node", "--ros-args", *options]
+
+
+def patient_mapping(device: str, folder: Path) -> Path:
+    """A shipped mapping that forgives a loaded machine its pauses, written into `folder`."""
+    data = yaml.safe_load(find_teleop(device).read_text()) | {"silence_s": SILENCE_S}
+    path = folder / f"{device}.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return path
 
 
 class TeleopRig(GuardRig):
@@ -73,7 +84,8 @@ class TeleopRig(GuardRig):
         try:
             super().until(condition, what)
         except AssertionError as problem:
-            raise AssertionError(f"{problem}; the teleoperation said: {self.teleop and self.teleop.output}") from None
+            raise AssertionError(f"{problem}; last of the teleoperation: {self.statuses[-1:]}, it said: "
+                                 f"{self.teleop and self.teleop.output}") from None
 
     def offer_recorder(self) -> None:
         """Stand-ins for the recorder's services."""
@@ -142,7 +154,7 @@ class TeleopRig(GuardRig):
     def until_teleop(self, state: int, words: str = "") -> TeleopStatus:
         """Wait until the newest status has this state and these words, and return it."""
         self.until(lambda: self.statuses and self.statuses[-1].state == state and words in self.statuses[-1].message,
-                   f"teleoperation in state {state} with '{words}', last {self.statuses[-1:]}")
+                   f"teleoperation in state {state} with '{words}'")
         return self.statuses[-1]
 
     def until_logged(self, words: str) -> None:

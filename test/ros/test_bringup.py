@@ -88,8 +88,12 @@ def assert_all_end(nodes: dict[str, psutil.Process]) -> None:
     ("arguments", "words"),
     [
         (["epsodes:=3"], ["unknown launch argument 'epsodes'", "did you mean 'episodes'", "instruction"]),
-        (["sim:=nonsense"], ["sim:=nonsense", "known: tabletop, calvin, none"]),
+        (["sim:=nonsense"], ["sim:=nonsense", "known: tabletop, calvin, simpler, none"]),
+        (["sim:=simpler", "robot:="], ["got tasks 'all'", "robot simpler_google or simpler_widowx"]),
+        (["sim_python:=/no/python"], ["sim_python:=/no/python: no such program", "VENV/bin/python"]),
         (["pace:=locksteep"], ["pace:=locksteep", "did you mean 'lockstep'"]),
+        (["engine:=graf"], ["engine:=graf", "did you mean 'graph'"]),
+        (["execution:=fast"], ["execution:=fast", "known: blocking, async, ensemble, rtc"]),
         (["episodes:=x"], ["episodes:=x", "whole number"]),
         (["sim:=none", "robot:="], ["sim:=none needs robot:=NAME"]),
         (["sim:=none", "robot:=ur5", "policy:=."], ["got 'ur5'", "did you mean 'ur5e'"]),

@@ -289,7 +289,7 @@ def test_a_guard_that_is_shut_down_stops_the_robot_first(start: Start, number: s
     ("naem: x\n", [], ["unknown key 'naem'", "did you mean 'name'"]),
     ("", ["pace:=locksteep"], ["got 'locksteep'", "did you mean 'lockstep'"]),
     ("", ["silence_s:=-1"], ["silence_s", "got -1"]),
-    ("", ["blend:=average"], ["blend", "got 'average'"]),
+    ("", ["execution:=average"], ["execution", "got 'average'"]),
 ])
 def test_what_cannot_be_used_is_refused_in_one_line(spawn: Callable[..., Any], tmp_path: Path, text: str | None,
                                                     parameters: list[str], words: list[str]) -> None:

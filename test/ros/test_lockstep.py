@@ -16,7 +16,7 @@ from policy_rig import policy_command
 from processes import Spawn, Spawned
 from test_sim_node import sim_command
 
-from sim_bridges import ros_rollout
+from sim_bridges import run_client
 from sim_bridges.registry import make_sim
 from sim_bridges.results import EpisodeResult
 from sim_bridges.rollout import rollout
@@ -111,7 +111,7 @@ def test_an_unknown_task_is_refused_by_name(played: Played) -> None:
 
 
 def test_a_policy_that_dies_ends_the_evaluation(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ros_rollout, "SILENT_S", 3.0)
+    monkeypatch.setattr(run_client, "SILENT_S", 3.0)
     played.node.signal(signal.SIGKILL)
     played.node.wait()
     with pytest.raises(VlaError, match="no /vla/status for 3 s while waiting for .*has the policy node ended"):

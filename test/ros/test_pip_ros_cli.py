@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from processes import Spawned
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
 
 PIP_ROS = Path(__file__).resolve().parents[2] / "pip_ros"
 pytestmark = pytest.mark.skipif(
@@ -139,6 +142,50 @@ def test_packages(ros2: Ros2) -> None:
     assert "No executable found: executable 'x' not found" in output_of(ros2("run", "std_msgs", "x"), code=1)
 
 
+def test_interface_show(ros2: Ros2) -> None:
+    text = output_of(ros2("interface", "show", "--no-comments", "geometry_msgs/msg/PointStamped"))
+    assert text == (
+        "std_msgs/Header header\n"
+        "\tbuiltin_interfaces/Time stamp\n\t\tint32 sec\n\t\tuint32 nanosec\n\tstring frame_id\n"
+        "Point point\n\tfloat64 x\n\tfloat64 y\n\tfloat64 z\n"
+    )
+    assert "# False = locked\n" not in output_of(ros2("interface", "show", "std_srvs/srv/SetBool"))
+
+
+@pytest.fixture
+def bag(tmp_path: Path) -> Path:
+    """A bag of two topics: /in "one", "two" a second apart; /other in between."""
+    types, folder = get_typestore(Stores.ROS2_KILTED), tmp_path / "bag"
+    text = types.types["std_msgs/msg/String"]
+    with Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        named = {
+            name: writer.add_connection(name, "std_msgs/msg/String", typestore=types) for name in ("/in", "/other")
+        }
+        for topic, data, at_s in (("/in", "one", 5.0), ("/other", "x", 5.5), ("/in", "two", 6.0)):
+            message = types.serialize_cdr(text(data), "std_msgs/msg/String")
+            writer.write(named[topic], round(at_s * 1e9), message)
+    return folder
+
+
+def test_bag_info(ros2: Ros2, bag: Path) -> None:
+    text = output_of(ros2("bag", "info", bag))
+    assert re.search(r"^Storage id: +mcap\nDuration: +1\.0000\d+s\n", text, re.MULTILINE)
+    assert "Messages:          3\n" in text
+    assert "Topic information: Topic: /in | Type: std_msgs/msg/String | Count: 2 | Serialization Format: cdr\n" in text
+
+
+def test_bag_play(ros2: Ros2, talker: Spawned, bag: Path) -> None:
+    words = ("--delay", "2", "--rate", "4", "--topics", "/other", "--remap", "/other:=/in")
+    assert output_of(ros2("bag", "play", bag, *words)) == ""
+    talker.wait_for("got x")
+    assert output_of(ros2("bag", "play", bag, "--delay", "2", "--rate", "4", "--start-offset", "0.5")) == ""
+    talker.wait_for("got two")
+    assert "got one" not in talker.output
+    assert "got topic '/inn', expected one of the bag's" in output_of(
+        ros2("bag", "play", bag, "--topics", "/inn"), code=1
+    )
+
+
 REFUSED = {
     "topic echo --timeout 1 /nothing": "Could not determine the type for the passed topic",
     "topic echo --field x /chatter": "Invalid field 'x': String has data",
@@ -146,6 +193,9 @@ REFUSED = {
     "topic pub --once /in std_msgs/msg/String {datta: 1}": "Failed to populate field: .*{data: string}",
     "service call /nothing std_srvs/srv/Empty": "service '/nothing' is not available",
     "lifecycle get /nobody": "Node not found",
+    "bag info /nowhere": "/nowhere: got no bag that can be read .*, expected a folder with metadata.yaml",
+    "interface show std_msgs/msg/Strng": "Could not find the interface 'std_msgs/msg/Strng'",
+    "interface show std_msg/msg/String": "Unknown package 'std_msg'",
     "pkg prefix std_msg": r"Package 'std_msg' not found \(did you mean 'std_msgs'\?\)",
 }
 
@@ -159,5 +209,5 @@ def test_what_cannot_be_done_says_why(ros2: Ros2) -> None:
 
 
 def test_an_unknown_command_names_the_known_ones(ros2: Ros2) -> None:
-    text = output_of(ros2("bag"), code=2)
-    assert "invalid choice: 'bag'" in text and "lifecycle" in text
+    text = output_of(ros2("bagg"), code=2)
+    assert "invalid choice: 'bagg'" in text and "lifecycle" in text

@@ -14,6 +14,7 @@ from make_bags import Message, Motion, record_episode, tabletop
 from rclpy.serialization import deserialize_message
 from recorder_bench import Bench, read_bag
 
+from vla_policy.execution import PacedPolicy
 from vla_policy.recording import read_episode
 from vla_policy.run import PolicyRun, RunRequest
 from vla_policy.types import NS_PER_S, Observation
@@ -126,7 +127,8 @@ def watch(folder: Path) -> list[Observation]:
 
     streams = ObservationStreams(node, CONTRACT, Pace.REALTIME, poll)
     request = RunRequest(1, "push the button", not_before_ns=episode.start_ns)
-    run = PolicyRun(request, watcher, streams.buffer, streams.decode, CONTRACT.cameras, CONTRACT.action_dt_ns // 2, 1.0)
+    paced = PacedPolicy(watcher, CONTRACT, slack_ns=CONTRACT.action_dt_ns // 2)
+    run = PolicyRun(request, paced, streams.buffer, streams.decode, CONTRACT.cameras, 1.0)
     run.begin()
     for topic, received_ns, raw in read_bag(folder):
         if topic in node.callbacks:

@@ -45,7 +45,6 @@ def test_a_server_drives_is_missed_and_is_taken_back(
     spawn(guard_command(contract))
     spawn(policy_command(contract, address))
     rig.until_idle()
-    rig.until_heard(listeners=2)
     goal = rig.send(SENTENCE)
     goal.running()
     server.signal(signal.SIGKILL)

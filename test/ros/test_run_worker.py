@@ -36,6 +36,9 @@ class ScriptedRun:
     def poll(self, now_ns: int, steady_ns: int) -> ActionChunk | RunEnd | None:
         return self._poll()
 
+    def release(self, chunk: ActionChunk, now_ns: int) -> ActionChunk:
+        return chunk
+
     def ended(self) -> RunEnd:
         return self.end.result(TIMEOUT_S)
 

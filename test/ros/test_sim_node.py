@@ -153,6 +153,9 @@ def test_realtime_goes_on_while_nobody_commands(spawn: Spawn, rig: SimRig) -> No
         (["task:=open_drawr"], {}, ["open_drawr", "did you mean 'open_drawer'"]),
         (["pace:=locksteep"], {}, ["pace: got 'locksteep'", "did you mean 'lockstep'"]),
         ([], {"MUJOCO_GL": "egll"}, ["MUJOCO_GL", "egll", "osmesa"]),
+        (["sim:=calvin", f"contract:={ROBOTS / 'calvin.yaml'}"], {"CALVIN_ROOT": "/nowhere"},
+         ["CALVIN_ROOT=/nowhere", "got no such folder", "git clone"]),
+        (["sim:=calvin"], {}, ["tabletop: base_frame", "expected world", "use config/robots/calvin.yaml"]),
     ],
 )
 def test_what_cannot_be_simulated_is_refused_in_one_line(

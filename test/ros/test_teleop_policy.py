@@ -13,7 +13,7 @@ from policy_rig import PolicyRig, patient_contract, policy_command
 from processes import Spawn
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
-from teleop_rig import AXES, BUTTONS, DEAD_MAN, DEVICE_PERIOD_S, HAND_BACK, X, teleop_command
+from teleop_rig import AXES, BUTTONS, DEAD_MAN, DEVICE_PERIOD_S, HAND_BACK, X, patient_mapping, teleop_command
 from vla_msgs.msg import PolicyStatus, SafetyStatus
 
 from vla_policy.messages import stamp_to_ns
@@ -37,7 +37,7 @@ def rig(spawn: Spawn, tmp_path: Path) -> Iterator[PolicyRig]:
     publisher = rig.node.create_publisher(Joy, "/joy", RELIABLE)
     rig.node.create_timer(DEVICE_PERIOD_S, lambda: publisher.publish(rig.joy))
     rig.node.create_subscription(Bool, "/vla/intervention", lambda msg: rig.interventions.append(msg.data), LATCHED)
-    teleop = spawn(teleop_command(f"contract:={contract}"))
+    teleop = spawn(teleop_command(f"contract:={contract}", f"mapping:={patient_mapping('joy', tmp_path)}"))
     teleop.wait_for("drives tabletop while")
     rig.until_idle()
     yield rig

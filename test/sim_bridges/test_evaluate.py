@@ -63,7 +63,7 @@ def test_extra_tasks_are_no_part_of_all() -> None:
 
 def test_defaults_play_unseen_seeds_in_process() -> None:
     options = parse_arguments([])
-    assert (options.over, options.seed, options.episodes, options.per_task) == ("process", UNSEEN_SEED, 10, None)
+    assert (options.over, options.seed, options.episodes, options.per_task) == ("process", UNSEEN_SEED, None, None)
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from sim_bridges.registry import make_sim
-from sim_bridges.rollout import rollout
+from sim_bridges.results import EpisodeResult
+from sim_bridges.rollout import Timing, rollout
 from sim_bridges.sim import Sim
 from vla_policy.action.safety import Decision
 from vla_policy.contract import load_contract
 from vla_policy.errors import InstructionError, VlaError
+from vla_policy.execution import Execution
 from vla_policy.resources import find_contract
 from vla_policy.types import ActionChunk, Observation
 
@@ -144,3 +146,44 @@ def test_success_ends_the_episode_at_once(sim: Sim) -> None:
 def test_an_unknown_task_is_refused(sim: Sim) -> None:
     with pytest.raises(VlaError, match="did you mean 'open_drawer'"):
         rollout(sim, ConstantPolicy(RISING), CONTRACT, "open_drawr", 3, 1.0)
+
+
+def delayed(
+    sim: Sim, policy: ConstantPolicy, execution: Execution, delay_s: float, limit_s: float = 1.6
+) -> EpisodeResult:
+    timing = Timing(execution, round(delay_s * 1e9))
+    return rollout(sim, policy, CONTRACT, "open_drawer", 3, limit_s, timing=timing)
+
+
+def test_without_delay_every_mode_is_lockstep_bit_for_bit(sim: Sim) -> None:
+    expected = rollout(sim, ConstantPolicy(RISING), CONTRACT, "open_drawer", 3, 0.8)
+    for execution in (Execution.ASYNC, Execution.BLOCKING):
+        found = delayed(sim, ConstantPolicy(RISING), execution, 0.0, 0.8)
+        assert np.array_equal(found.commands, expected.commands) and found.steps == expected.steps
+
+
+def test_a_delay_holds_the_first_command_back_and_no_other(sim: Sim) -> None:
+    policy = ConstantPolicy(RISING)
+    result = delayed(sim, policy, Execution.ASYNC, 0.2)
+    assert (result.reason, result.steps, len(result.commands)) == ("TIME_LIMIT", 32, 28)
+    stamps = [observation.stamp_ns for observation in policy.observations]
+    assert np.array_equal(np.diff(stamps), [policy.period_ns] * 7)
+
+
+def test_a_delay_longer_than_the_period_skips_ticks(sim: Sim) -> None:
+    policy = ConstantPolicy(RISING)
+    delayed(sim, policy, Execution.ASYNC, 0.25)
+    stamps = [observation.stamp_ns for observation in policy.observations]
+    assert set(np.diff(stamps)) == {250_000_000}
+
+
+def test_a_chunk_that_is_over_when_it_arrives_stops_the_robot(sim: Sim) -> None:
+    result = delayed(sim, ConstantPolicy(RISING), Execution.ASYNC, 0.4)
+    assert result.reason == "SAFETY_STOP" and "too slow" in result.message
+
+
+def test_blocking_moves_and_stands_still_in_turns(sim: Sim) -> None:
+    result = delayed(sim, ConstantPolicy(RISING), Execution.BLOCKING, 0.4, limit_s=1.8)
+    asked = result.requested[:, 2] > 0
+    assert asked.tolist() == [True] * 4 + [False] * 8 + [True] * 4 + [False] * 8 + [True] * 4
+    assert result.commands[8, 2] == 0.0

@@ -7,15 +7,18 @@ import sys
 
 import pytest
 
+from sim_bridges.evaluation.benchmarks import find_benchmark
 from sim_bridges.registry import SIMS, make_sim
 from vla_policy.contract import load_contract
 from vla_policy.errors import ConfigError
-from vla_policy.resources import find_contract
+from vla_policy.resources import find_contract, find_sim_contract
+
+TASKS = {"simpler": "widowx_stack_cube"}  # of simulators whose contract depends on the task
 
 
 @pytest.mark.parametrize("name", SIMS)
 def test_every_simulator_can_be_built_from_the_contract_of_its_name(name: str) -> None:
-    sim = make_sim(name, load_contract(find_contract(name)))
+    sim = make_sim(name, load_contract(find_sim_contract(name, TASKS.get(name, "all"))))
     assert sim.tasks
     assert sim.time_ns == 0
     sim.close()
@@ -24,6 +27,12 @@ def test_every_simulator_can_be_built_from_the_contract_of_its_name(name: str) -
 def test_an_unknown_name_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="sim: got 'tabeltop'; did you mean 'tabletop'"):
         make_sim("tabeltop", load_contract(find_contract("tabletop")))
+
+
+@pytest.mark.parametrize(
+    ("sim", "benchmark"), [(sim, name) for sim, entry in SIMS.items() for name in entry.benchmarks])
+def test_every_benchmark_can_be_loaded(sim: str, benchmark: str) -> None:
+    assert callable(find_benchmark(sim, benchmark).trials)
 
 
 def test_a_simulator_is_imported_when_it_is_chosen() -> None:

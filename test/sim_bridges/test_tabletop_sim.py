@@ -199,8 +199,8 @@ def test_scatter_gives_places_of_all_things_and_no_task(sim):
     (lambda s: s.reset("press_button", -1), "seed: got -1, expected 0 or more"),
     (lambda s: s.advance(None, 15_000_000), "got 15000000 ns, expected a positive multiple of 10000000"),
     (lambda s: s.advance(None, 0), "got 0 ns"),
-    (lambda s: s.advance(Command(0, np.zeros(7), 1.0), DT_NS), "expected a finite twist"),
-    (lambda s: s.advance(Command(0, np.full(6, np.nan), 1.0), DT_NS), "expected a finite twist"),
+    (lambda s: s.advance(Command(0, np.zeros(7), 1.0), DT_NS), "expected 6 finite numbers"),
+    (lambda s: s.advance(Command(0, np.full(6, np.nan), 1.0), DT_NS), "expected 6 finite numbers"),
     (lambda s: s.advance(Command(0, np.zeros(6), float("inf")), DT_NS), "got gripper inf"),
     (lambda s: TabletopSim(100_000), "got image_size 100000, expected 1"),
 ])

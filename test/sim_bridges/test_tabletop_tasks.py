@@ -10,7 +10,6 @@ import pytest
 from sim_bridges.tabletop import TASKS, TabletopSim, expert
 from sim_bridges.tabletop.demonstration import demonstrate
 from sim_bridges.tabletop.gl import mujoco
-from sim_bridges.tabletop.measure import table
 from sim_bridges.tabletop.motion import MAX_STEP_M, MAX_TURN_RAD
 from sim_bridges.tabletop.scene import BLOCK_GAP_M, BLOCK_HALF_M, BLOCKS
 from sim_bridges.tabletop.sim import TOOL_DOWN
@@ -329,10 +328,3 @@ def test_an_expert_puts_down_what_the_task_does_not_want(sim, contract):
     drive(sim, 0, noise=0.0)
     assert sim.success()
     assert np.isclose(sim.positions()["red_block"][2], BLOCK_HALF_M, atol=2e-3)
-
-
-def test_the_table_shows_rates_steps_and_failures(sim, contract):
-    won = demonstrate(sim, contract, "press_button", 0)
-    lost = demonstrate(sim, contract, "press_button", 1, time_limit_s=0.2)
-    row = table({"press_button": [won, lost]}).splitlines()[-1]
-    assert row.startswith("| press_button | 1/2 |") and row.endswith("| 1 |")

@@ -15,12 +15,12 @@ from make_bags import START_NS, Motion, messages, tabletop, types
 from rosbags.rosbag2 import Reader
 
 from vla_policy.contract import RobotContract
+from vla_policy.recorded_bag import header_stamp_ns
 from vla_policy.recorder.bag import OfferedQos, OpenBag, RosbagsWriter
 from vla_policy.recorder.recorder import Recorder, RecorderSettings, RecorderState, StartRequest
 from vla_policy.recorder.streams import StreamTable
 from vla_policy.recorder.topics import Need, recorded_topics
 from vla_policy.types import NS_PER_S
-from vla_policy.recorded_bag import header_stamp_ns
 
 CONTRACT = tabletop(8)
 DEADLINE_S = 60.0

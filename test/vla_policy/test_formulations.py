@@ -95,14 +95,14 @@ def test_a_window_longer_than_the_positions_is_refused(inputs: Inputs,
 @pytest.mark.parametrize("cell", CELLS[:5], ids="-".join)
 def test_serving_encodes_each_frame_once(cell: tuple[str, str, str], inputs: Inputs,
                                          monkeypatch: pytest.MonkeyPatch) -> None:
-    model, memories = make(*cell), []
+    model = make(*cell)
     encode, seen = model.backbone.encode_images, []
     monkeypatch.setattr(model.backbone, "encode_images", lambda pixels: seen.append(1) or encode(pixels))
     engine = Engine(model)
-    engine.set_instruction(inputs[2][0].numpy(), inputs[3][0].numpy())
+    session = engine.session()
+    engine.begin(session, inputs[2][0].numpy(), inputs[3][0].numpy())
     for frame in range(FRAMES):
-        memories.append(engine.encode(inputs[0][0, frame].numpy(), inputs[1][0, frame].numpy()))
-        arm, _ = engine.act(memories)
+        arm = engine.step([session], [list(inputs[0][0, frame].numpy())], [inputs[1][0, frame].numpy()]).arm[0]
     assert len(seen) == FRAMES
     with torch.inference_mode():
         np.testing.assert_allclose(arm, model(*inputs).arm_BWKA[0, -1], **TOLERANCE)

@@ -134,16 +134,16 @@ def check_streaming(model: VLAModel, loaded: VLAModel, text: tuple[torch.Tensor,
     windows.
     """
     images, state = frames()
-    engine, mask, memories = Engine(loaded), text[1][0], []
-    engine.set_instruction(text[0][0][mask].numpy(), mask[mask].numpy())
+    engine = Engine(loaded)
+    session = engine.session()
+    engine.begin(session, text[0][0].numpy(), text[1][0].numpy())
     window = model.config.history_length
     for newest in range(FRAMES):
-        memories = [*memories, engine.encode(images[0, newest].numpy(), state[0, newest].numpy())][-window:]
-        arm, gripper = engine.act(memories)
+        actions = engine.step([session], [list(images[0, newest].numpy())], [state[0, newest].numpy()])
         seen = slice(max(0, newest - window + 1), newest + 1)
         at_once = model(images[:, seen], state[:, seen], *text)
-        np.testing.assert_allclose(arm, at_once.arm_BWKA[0, -1], **TOLERANCE)
-        np.testing.assert_allclose(gripper, at_once.gripper_BWK[0, -1], **TOLERANCE)
+        np.testing.assert_allclose(actions.arm[0], at_once.arm_BWKA[0, -1], **TOLERANCE)
+        np.testing.assert_allclose(actions.gripper[0], at_once.gripper_BWK[0, -1], **TOLERANCE)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import torch
 from policies import SENTENCES, live_model, model_file, tabletop
 from torch import Tensor, nn
 
+from vla_policy.engine.session import FrameRing
 from vla_policy.model.backbones.base import Backbone, ImageProcessor
 from vla_policy.model.config import ModelConfig
 from vla_policy.model.heads.losses import ActionTargets, LossWeights
@@ -55,10 +56,10 @@ def test_streaming_equals_windowed(changes: dict[str, object], inputs: Inputs) -
                                 inputs[2][:1], inputs[3][:1])
     state = state if model.config.proprioception else state[..., :0]
     windowed = model(images, state, ids, mask)
-    text_BLD, memories = model.embed_text(ids[:, mask[0]]), []
+    text_BLD, ring = model.embed_text(ids[:, mask[0]]), FrameRing(window)
     for frame in range(window):
-        memories.append(model.encode_frame(images[:, frame], state[:, frame], text_BLD, mask[:, mask[0]]))
-        arm_BKA, gripper_BK = model.act(memories, text_BLD, mask[:, mask[0]])
+        ring.push(model.encode_frame(images[:, frame], state[:, frame], text_BLD, mask[:, mask[0]]))
+        arm_BKA, gripper_BK = model.act(ring.read(), text_BLD, mask[:, mask[0]])
         torch.testing.assert_close(arm_BKA, windowed.arm_BWKA[:, frame], **TOLERANCE)
         torch.testing.assert_close(gripper_BK, windowed.gripper_BWK[:, frame], **TOLERANCE)
 

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from policies import tabletop
 
 from vla_policy.errors import ActionError, InstructionError, ObservationError
+from vla_policy.execution import Execution, PacedPolicy
 from vla_policy.observation.buffer import Channel, ObservationBuffer, Sample
 from vla_policy.run import FIRST_OBSERVATION_S, EndReason, PolicyRun, RunEnd, RunRequest
 from vla_policy.types import NS_PER_S, ActionChunk, Observation
@@ -45,6 +47,7 @@ class Scene:
         request: RunRequest | None = None,
         slack_ms: int = 25,
         decode: Callable[[Sample], Observation] | None = None,
+        execution: Execution = Execution.ASYNC,
     ) -> None:
         self.policy = ScriptedPolicy()
         self.buffer = ObservationBuffer(
@@ -52,11 +55,10 @@ class Scene:
         )
         self.run = PolicyRun(
             request or RunRequest(7, "open the drawer"),
-            self.policy,
+            PacedPolicy(self.policy, tabletop(), execution, slack_ms * MS),
             self.buffer,
             decode or (lambda sample: Observation(sample.asof_ns, {}, np.zeros(8), None)),
             ["eye"],
-            slack_ms * MS,
             LOST_AFTER_S,
         )
         assert self.run.begin() is None
@@ -205,7 +207,8 @@ def test_what_cannot_be_decoded_ends_the_run_in_its_own_words() -> None:
 
 def test_an_instruction_that_cannot_be_read_ends_the_run_before_it_begins() -> None:
     scene = Scene()
-    run = PolicyRun(RunRequest(8, "fetch the teapot"), scene.policy, scene.buffer, lambda sample: None, ["eye"], 0, 1.0)
+    paced = PacedPolicy(scene.policy, tabletop())
+    run = PolicyRun(RunRequest(8, "fetch the teapot"), paced, scene.buffer, lambda sample: None, ["eye"], 1.0)
     end = run.begin()
     assert end == RunEnd(EndReason.INSTRUCTION_REFUSED, "unknown word 'teapot'")
 
@@ -247,3 +250,40 @@ def test_the_numbers_of_reasons_never_change() -> None:
         "OBSERVATION_INVALID",
     ]
     assert list(EndReason) == list(range(10))
+
+
+def test_new_images_wait_for_the_state_of_their_instant() -> None:
+    """Joints at 100 Hz are a little behind each image: as of them the observation would be a camera's period old."""
+    scene = Scene()
+    scene.see(1000)
+    scene.feed(1167, "camera.eye")
+    scene.feed(1195, "joints")
+    assert scene.poll(1196) is None  # the image of 1167 belongs to no tick
+    scene.feed(1200, "camera.eye")
+    assert scene.poll(1201) is None  # complete as of 1195, and the image of 1200 is here
+    scene.feed(1205, "joints")
+    assert isinstance(scene.poll(1206), ActionChunk)
+    assert scene.policy.stamps_ms == [1000, 1200]
+
+
+def test_state_that_is_always_behind_the_images_delays_a_tick_by_the_slack_at_most() -> None:
+    scene = Scene(slack_ms=25)
+    scene.see(1000)
+    for stamp in range(1010, 1400, 10):
+        scene.feed(stamp, "camera.eye")
+        scene.feed(stamp - 5, "joints")
+        scene.poll(stamp)
+    assert scene.policy.stamps_ms == [1000, 1225]
+
+
+def test_a_blocking_run_is_not_lost_while_it_executes() -> None:
+    """700 ms of inference and then 200 ms of rows: longer than patience, and yet nothing is missing."""
+    scene = Scene(execution=Execution.BLOCKING)
+    chunk = scene.see(1000)
+    sent = scene.run.release(chunk, 1700 * MS)
+    assert sent.stamp_ns == 1700 * MS
+    for stamp in range(1750, 1850, 50):
+        assert scene.see(stamp) is None
+    assert scene.run.progress.waiting_for == ""
+    assert scene.see(1900) is not None
+    assert scene.policy.stamps_ms == [1000, 1900]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sim_bridges.evaluation.agents import describe
+from sim_bridges.evaluation.benchmarks import find_benchmark
 from sim_bridges.evaluation.controls import CONTROLS
 from sim_bridges.evaluation.engines import play_here, play_in_processes, play_on_ray
 from sim_bridges.evaluation.player import PlayerSpec
@@ -24,9 +25,14 @@ from sim_bridges.evaluation.store import ResultStore, in_order
 from sim_bridges.evaluation.trials import CHAIN, Trial, TrialResult, chain_trials, episode_trials
 from sim_bridges.registry import SIMS, find_sim, make_sim
 from sim_bridges.results import EpisodeResult
+from sim_bridges.rollout import LOCKSTEP, Timing
 from vla_policy.contract import RobotContract, load_contract
 from vla_policy.errors import VlaError
-from vla_policy.resources import find_contract
+from vla_policy.execution import Execution
+from vla_policy.resources import find_contract, find_sim_contract
+from vla_policy.types import seconds_to_ns
+
+EPISODES = 10  # where nobody says how many
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
@@ -37,15 +43,18 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     entry = find_sim(options.sim)
     options.seed = entry.first_seed if options.seed is None else options.seed
-    options.time_limit = entry.time_limit_s if options.time_limit is None else options.time_limit
+    if options.benchmark is not None and (options.episodes is not None or options.chains is not None):
+        parser.error("--episodes and --chains are not of a --benchmark, which has its own; use --per-task")
     if options.video and (options.output is None or options.over != "ros"):
         parser.error("--video needs cameras that run and a folder: add --over ros --output DIR")
     if options.films and (options.output is None or options.over == "ros"):
         parser.error(
             "--films needs a folder and the policy in a process of its own: add --output DIR, leave out --over ros"
         )
-    if options.over == "ros" and (options.ray or options.workers > 1 or options.control):
-        parser.error("--ray, --workers and --control are of --over process; over ROS the running nodes play")
+    own = options.ray or options.workers > 1 or options.control or options.inference_delay or options.execution
+    if options.over == "ros" and own:
+        parser.error("--ray, --workers, --control, --execution and --inference-delay are of --over process; over ROS "
+                     "the running nodes play")
     return options
 
 
@@ -58,9 +67,14 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sim", default="tabletop", choices=sorted(SIMS), help="simulator")
     parser.add_argument("--robot", default=None, help="contract: a file or a name (default: the simulator's)")
     parser.add_argument("--tasks", default="all", help="all, or names separated by commas")
+    parser.add_argument(
+        "--benchmark", default=None, help="play a published set of the simulator's, as visual_matching of simpler"
+    )
     count = parser.add_mutually_exclusive_group()
-    count.add_argument("--episodes", type=_count, default=10, help="episodes in all, going round the tasks")
-    count.add_argument("--per-task", type=_count, default=None, help="episodes of each task")
+    count.add_argument("--episodes", type=_count, default=None, help="episodes in all, going round the tasks (10)")
+    count.add_argument(
+        "--per-task", type=_count, default=None, help="episodes of each task, or of each variant of a --benchmark"
+    )
     count.add_argument("--chains", type=_count, default=None, help="chains of five instructions, each until one fails")
     parser.add_argument(
         "--seed", type=_seed, default=None, help="first seed of scenes or chains (default: the simulator's)"
@@ -69,10 +83,17 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         "--time-limit",
         type=_seconds,
         default=None,
-        help="an instruction fails after this sim time [s] (default: the simulator's)",
+        help="an instruction fails after this sim time [s] (default: the task's)",
     )
     parser.add_argument(
         "--control", default=None, choices=sorted(CONTROLS), help="show grey images, or say swapped words"
+    )
+    parser.add_argument(
+        "--execution", default=None, choices=[str(mode) for mode in Execution],
+        help="what the robot does while the policy computes (default: async)"
+    )
+    parser.add_argument(
+        "--inference-delay", type=_delay, default=0.0, metavar="S", help="sim time that every inference takes [s]"
     )
     parser.add_argument(
         "--split", default=None, help="what the policy was trained on, for the report, as ABC-D of CALVIN"
@@ -101,7 +122,9 @@ def evaluate(options: argparse.Namespace) -> list[EpisodeResult]:
 
     Raises: VlaError.
     """
-    contract = load_contract(find_contract(options.robot or options.sim))
+    contract = load_contract(
+        find_contract(options.robot) if options.robot else find_sim_contract(options.sim, options.tasks)
+    )
     trials = _trials(options, contract)
     run = _run(options, contract)
     with ExitStack() as stack:
@@ -123,10 +146,13 @@ def evaluate(options: argparse.Namespace) -> list[EpisodeResult]:
 def _trials(options: argparse.Namespace, contract: RobotContract) -> tuple[Trial, ...]:
     if options.chains is not None:
         return chain_trials(options.chains, options.seed)
+    if options.benchmark is not None:
+        benchmark = find_benchmark(options.sim, options.benchmark)
+        return benchmark.trials(contract, options.tasks, options.seed, options.per_task)
     sim = make_sim(options.sim, contract)
     try:
-        extra = getattr(sim, "extra_tasks", ())
-        return episode_trials(sim.tasks, options.tasks, options.episodes, options.per_task, options.seed, extra)
+        count, extra = options.episodes or EPISODES, getattr(sim, "extra_tasks", ())
+        return episode_trials(sim.tasks, options.tasks, count, options.per_task, options.seed, extra)
     finally:
         sim.close()
 
@@ -141,11 +167,25 @@ def _run(options: argparse.Namespace, contract: RobotContract) -> dict[str, Any]
         "split": options.split,
         "control": options.control,
         "chains": options.chains is not None,
+        "benchmark": options.benchmark,
         "tasks": options.tasks,
         "first_seed": options.seed,
         "time_limit_s": options.time_limit,
         "pace": options.pace if options.over == "ros" else "lockstep",
+        **_timing_words(options),
     }
+
+
+def _timing_words(options: argparse.Namespace) -> dict[str, Any]:
+    """Execution mode and delay, where they are not the usual ones."""
+    timing = _timing(options)
+    if timing == LOCKSTEP:
+        return {}
+    return {"execution": str(timing.execution), "inference_delay_s": options.inference_delay}
+
+
+def _timing(options: argparse.Namespace) -> Timing:
+    return Timing(Execution(options.execution or Execution.ASYNC), seconds_to_ns(options.inference_delay))
 
 
 def _play(
@@ -154,7 +194,9 @@ def _play(
     if options.over == "ros":
         return _over_ros(options, contract, trials, report, stack)
     films = options.output / "failures" if options.films else None
-    spec = PlayerSpec(options.sim, contract, options.policy, options.time_limit, options.control, films)
+    spec = PlayerSpec(
+        options.sim, contract, options.policy, options.time_limit, options.control, films, _timing(options)
+    )
     if options.ray is not None:
         return play_on_ray(spec, trials, options.ray, options.workers)
     if options.workers > 1:
@@ -203,6 +245,10 @@ def _seconds(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"got {value}, expected seconds above 0")
     return value
+
+
+def _delay(text: str) -> float:
+    return 0.0 if float(text) == 0 else _seconds(text)
 
 
 def main() -> None:

@@ -120,7 +120,7 @@ def plot_latencies(results: Sequence[EpisodeResult], path: Path) -> None:
     axis.plot(ranks[2], rows, "|", color="tab:orange", markersize=14, markeredgewidth=2.5)
     axis.set_yticks(rows, [stage.replace("_", " ") for stage in stages])
     axis.invert_yaxis()
-    axis.set_xscale("log" if stages else "linear")  # no run may have begun
+    axis.set_xscale("log" if (ranks > 0).any() else "linear")  # no run may have begun
     axis.grid(alpha=0.3, which="both", axis="x")
     axis.set_xlabel("ms (mark: median, box: quartiles, line: 5 % to 95 %)")
     axis.set_title("stage latencies")

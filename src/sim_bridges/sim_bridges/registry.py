@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from operator import attrgetter
 from typing import Any
@@ -18,26 +19,36 @@ UNSEEN_SEED = 1_000_000  # far from any seed that demonstrations are collected w
 class SimEntry:
     """sim: `module:factory`, called with the contract. expert: `module:class`, a policy made of the sim, or none.
 
-    time_limit_s: sim time that an instruction gets where nobody says otherwise. first_seed: of an evaluation likewise.
+    first_seed: of an evaluation where nobody says otherwise. benchmarks: name -> `module:object`, an
+    `evaluation.benchmarks.Benchmark`.
     """
 
     sim: str
     expert: str | None
-    time_limit_s: float
     first_seed: int
+    benchmarks: Mapping[str, str] = field(default_factory=dict)
 
 
 SIMS = {
     "calvin": SimEntry(
         "sim_bridges.calvin.sim:CalvinSim.for_contract",
         "sim_bridges.calvin.experts:Expert",
-        time_limit_s=11.99999988,
         first_seed=0,
-    ),  # 360 steps of 33 333 333 ns
+    ),
+    "simpler": SimEntry(
+        "sim_bridges.simpler.sim:SimplerSim.for_contract",
+        "sim_bridges.simpler.experts:Expert",
+        first_seed=0,
+        benchmarks={
+            "visual_matching": "sim_bridges.simpler.benchmark:VISUAL_MATCHING",
+            "variant_aggregation": "sim_bridges.simpler.benchmark:VARIANT_AGGREGATION",
+            "camera_variants": "sim_bridges.simpler.benchmark:CAMERA_VARIANTS",
+            "twins": "sim_bridges.simpler.benchmark:TWIN_SET",
+        },
+    ),
     "tabletop": SimEntry(
         "sim_bridges.tabletop.sim:TabletopSim.for_contract",
         "sim_bridges.tabletop.experts:ExpertPolicy",
-        time_limit_s=8.0,
         first_seed=UNSEEN_SEED,
     ),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,8 @@ class EpisodeResult:
     commands: float64 (steps, C), what was sent, columns as `RobotContract.command_names`.
     requested: the same before the guard's limits. latencies_ms: stage -> one value an inference (or a command) [ms].
     on_time: share of control periods in which a command was sent; None where time waits (lockstep).
-    start_ns: stamp of the scene's first observation.
+    start_ns: stamp of the scene's first observation. setting: what was varied, of benchmarks on real robots.
+    recording: folder of the bag that holds the episode.
     """
 
     task: str
@@ -40,6 +41,24 @@ class EpisodeResult:
     latencies_ms: Mapping[str, Sequence[float]] = field(default_factory=dict)
     on_time: float | None = None
     start_ns: int = 0
+    setting: str = ""
+    recording: str = ""
+
+
+def joined(parts: Sequence[EpisodeResult]) -> EpisodeResult:
+    """One episode of the instructions that it was played in, in order; the last one says how it ended."""
+    if len(parts) == 1:
+        return parts[0]
+    steps, wall_s = sum(part.steps for part in parts), sum(part.wall_s for part in parts)
+    shares = [part.on_time for part in parts if part.on_time is not None]
+    stages = dict.fromkeys(stage for part in parts for stage in part.latencies_ms)
+    return replace(
+        parts[-1], instruction="; ".join(part.instruction for part in parts), steps=steps, wall_s=wall_s,
+        control_rate_hz=steps / wall_s, commands=np.concatenate([part.commands for part in parts]),
+        requested=np.concatenate([part.requested for part in parts]),
+        latencies_ms={stage: [value for part in parts for value in part.latencies_ms.get(stage, ())]
+                      for stage in stages},
+        on_time=float(np.mean(shares)) if shares else None, start_ns=parts[0].start_ns)
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
@@ -66,12 +85,14 @@ def summarise(results: Sequence[EpisodeResult]) -> dict[str, Any]:
     low, high = wilson_interval(sum(r.success for r in results), len(results))
     tasks = list(dict.fromkeys(result.task for result in results))
     stages = list(dict.fromkeys(stage for result in results for stage in result.latencies_ms))
+    settings = list(dict.fromkeys(result.setting for result in results if result.setting))
     on_time = [result.on_time for result in results if result.on_time is not None]
     return {
         "success_rate": _rate(results),
         "episodes": len(results),
         "interval_95": [low, high],
-        "tasks": [_task_row(task, [r for r in results if r.task == task]) for task in tasks],
+        "tasks": [{"task": task, **_group([r for r in results if r.task == task])} for task in tasks],
+        **_by_setting(results, settings),
         "latency_ms": {stage: percentiles(v for result in results for v in result.latencies_ms.get(stage, ()))
                        for stage in stages},
         "control_rate_hz": float(np.mean([r.control_rate_hz for r in results])) if results else 0.0,
@@ -84,10 +105,23 @@ def _rate(results: Sequence[EpisodeResult]) -> float:
     return sum(result.success for result in results) / len(results) if results else 0.0
 
 
-def _task_row(task: str, results: Sequence[EpisodeResult]) -> dict[str, Any]:
+def where_from(result: EpisodeResult) -> dict[str, str]:
+    """The setting and the recording of an episode, where it has them."""
+    known = {"setting": result.setting, "recording": result.recording}
+    return {name: value for name, value in known.items() if value}
+
+
+def _by_setting(results: Sequence[EpisodeResult], settings: Sequence[str]) -> dict[str, Any]:
+    if not settings:
+        return {}
+    return {"settings": [{"setting": setting, **_group([r for r in results if r.setting == setting])}
+                         for setting in settings]}
+
+
+def _group(results: Sequence[EpisodeResult]) -> dict[str, Any]:
     successes = sum(result.success for result in results)
     steps = [result.steps for result in results if result.success]
-    return {"task": task, "episodes": len(results), "successes": successes, "success_rate": successes / len(results),
+    return {"episodes": len(results), "successes": successes, "success_rate": successes / len(results),
             "interval_95": list(wilson_interval(successes, len(results))),
             "mean_steps_of_successes": float(np.mean(steps)) if steps else None}
 
@@ -95,4 +129,5 @@ def _task_row(task: str, results: Sequence[EpisodeResult]) -> dict[str, Any]:
 def _episode_row(result: EpisodeResult) -> dict[str, Any]:
     return {"task": result.task, "seed": result.seed, "instruction": result.instruction, "success": result.success,
             "reason": result.reason, "message": result.message, "steps": result.steps,
-            "wall_s": round(result.wall_s, 3), "control_rate_hz": round(result.control_rate_hz, 2)}
+            "wall_s": round(result.wall_s, 3), "control_rate_hz": round(result.control_rate_hz, 2),
+            **where_from(result)}

@@ -15,11 +15,18 @@ CHAIN, NEXT_TASK = "chain", "chain/next"
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """A start scene. The same task and seed give the same scene and instruction."""
+    """A start scene and an instruction. The same task and seed give the same of both.
+
+    time_limit_s: sim time that the instruction gets where nobody says otherwise.
+    more: when that time is over `next_task` gives the next instruction, whatever became of this one; the last one's
+        success is the episode's.
+    """
 
     task: str
     seed: int
     instruction: str
+    time_limit_s: float
+    more: bool = False
 
 
 class Sim(Protocol):

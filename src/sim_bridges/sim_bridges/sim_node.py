@@ -30,15 +30,16 @@ from sim_bridges.sim import CHAIN, NEXT_TASK, Episode, Sim
 from sim_bridges.sim_publisher import SimPublisher
 from vla_policy.contract import RobotContract, load_contract
 from vla_policy.errors import VlaError, choose, nearest
-from vla_policy.types import NS_PER_S
-from vla_policy_node.messages import ns_to_stamp
+from vla_policy.types import NS_PER_S, seconds_to_ns
+from vla_policy_node.messages import ns_to_duration, ns_to_stamp
 from vla_policy_node.pace import Pace
 from vla_policy_node.serving import serve_until_signal
 
 REPEAT_S = 0.5  # lockstep: how often a waiting simulator repeats its observation for late joiners
 COMMAND_MAX_AGE_S = 0.25  # realtime: as a robot's driver, hold when commands stop coming
+COMMAND_MAX_PERIODS = 2.0  # ... but not before so many control periods, where these are long
 FIRST_SCENE_TIMEOUT_S = 120.0  # a large simulator takes its time to load
-RESET_TIMEOUT_S = 30.0
+RESET_TIMEOUT_S = 60.0  # another scene may mean another world to build
 MAX_LAG_S = 0.1  # realtime: a longer delay is not caught up
 START_TIME_NS = NS_PER_S  # sim time 0 would read as "not set"
 EXIT_FAILED = 1
@@ -84,6 +85,8 @@ class SimNode(Node):
             response.success, response.message = False, str(problem) or f"no reset within {RESET_TIMEOUT_S:g} s"
             return response
         response.success, response.instruction, response.stamp = True, episode.instruction, ns_to_stamp(stamp_ns)
+        response.time_limit = ns_to_duration(seconds_to_ns(episode.time_limit_s))
+        response.more = episode.more
         return response
 
 
@@ -102,6 +105,7 @@ class SimLoop:
         self._requests: SimpleQueue[tuple[str, int, Future[tuple[Episode, int]]]] = SimpleQueue()
         self._closing = False
         self.failure = ""
+        self._command_max_age_s = max(COMMAND_MAX_AGE_S, COMMAND_MAX_PERIODS * self._contract.control_dt_ns / NS_PER_S)
         self._offset_ns = START_TIME_NS
         self._succeeded = False
         self._in_chain = False
@@ -148,7 +152,7 @@ class SimLoop:
         if self._publisher.tells_state and not hasattr(self._sim, "state"):
             raise VlaError(f"sim '{self._sim_name}': got publish_state true, but it does not tell its state; set it "
                            "false")
-        self._episode = Episode(self._sim.tasks[0], 0, "")
+        self._episode = Episode(self._sim.tasks[0], 0, "", 0.0)
         self._serve_requests()
         advance = self._advance_lockstep if self._pace is Pace.LOCKSTEP else self._advance_realtime
         self._due_s = time.monotonic()
@@ -182,7 +186,7 @@ class SimLoop:
         self._in_chain = task in (CHAIN, NEXT_TASK)
         if not self._in_chain:
             return self._sim.reset(task, seed)
-        if not hasattr(self._sim, "begin_chain"):
+        if not hasattr(self._sim, "begin_chain" if task == CHAIN else "next_task"):
             raise VlaError(f"sim '{self._sim_name}' plays no chains of tasks; {nearest(task, self._sim.tasks)}")
         if task == NEXT_TASK:
             return self._sim.next_task()
@@ -195,11 +199,11 @@ class SimLoop:
 
     def _publish(self, stamp_ns: int) -> None:
         self._tell_state()
-        self._publisher.publish(replace(self._sim.observe(), stamp_ns=stamp_ns))
-        if self._sim.success() and not self._succeeded:
+        if self._sim.success() and not self._succeeded:  # before the observation that may end the run at its limit
             self._succeeded = True
             words = f"{self._episode.task}: success"
             self._publisher.publish_event(EpisodeEvent.SUCCESS, self._episode, stamp_ns, words)
+        self._publisher.publish(replace(self._sim.observe(), stamp_ns=stamp_ns))
 
     def _tell_state(self) -> None:
         if self._publisher.tells_state:
@@ -223,7 +227,7 @@ class SimLoop:
         """Let one control period pass, as finely as the sim can with the newest command each time, then publish."""
         slice_ns = self._sim.period_ns
         for _ in range(self._contract.control_dt_ns // slice_ns):
-            command = self._intake.newest(self._now_ns(), COMMAND_MAX_AGE_S)
+            command = self._intake.newest(self._now_ns(), self._command_max_age_s)
             self._sim.advance(command, slice_ns)
             self._tell_state()
             self._due_s = max(self._due_s + slice_ns / NS_PER_S, time.monotonic() - MAX_LAG_S)

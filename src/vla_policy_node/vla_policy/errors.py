@@ -46,6 +46,10 @@ class InstructionError(VlaError):
     """An instruction cannot be read by the policy."""
 
 
+class EngineError(VlaError):
+    """The device cannot run a model: its memory is exhausted."""
+
+
 class ActionError(VlaError):
     """What a model put out cannot be an action."""
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from rich.box import SIMPLE
@@ -25,6 +24,7 @@ from torch import nn
 from vla_policy.checkpoint import load_bundle
 from vla_policy.errors import ConfigError, VlaError
 from vla_policy.model.config import ModelConfig
+from vla_policy.model.published import published_architecture
 from vla_policy.model.registry import BACKBONES, FORMULATIONS, HEADS, resolve
 from vla_policy.strict import parse
 
@@ -128,19 +128,6 @@ def published_parameters(name: str) -> int | None:
             return parameters(backbone.hf_class._from_config(architecture))
     with torch.device("meta"):
         return parameters(backbone.create(config, vocabulary_size=0))
-
-
-def published_architecture(backbone: Any) -> Any | None:
-    """The configuration of the published checkpoint: what the adapter knows, else that of the cache or the
-    hub.
-    """
-    known = getattr(backbone, "published", None)
-    if known is not None:
-        return backbone.hf_class.config_class(**known)
-    try:
-        return backbone.hf_class.config_class.from_pretrained(backbone.weights)
-    except (OSError, ValueError):
-        return None
 
 
 def parameters(module: nn.Module) -> int:

@@ -16,6 +16,23 @@ def find_contract(name_or_path: str) -> Path:
     return _find(name_or_path, "config/robots", ".yaml")
 
 
+def find_sim_contract(sim: str, tasks: str) -> Path:
+    """Contract of a simulator: SIM.yaml; where it has several robots SIM_ROBOT.yaml, by the first word of its tasks.
+
+    tasks: as `widowx_stack_cube`, of one robot, several separated by commas. Raises: ConfigError naming the robots
+    where the tasks do not say which.
+    """
+    folders = [root / "config/robots" for root in share_roots()]
+    robots = sorted({path.stem for folder in folders for path in folder.glob(f"{sim}_*.yaml")})
+    if not robots or any((folder / f"{sim}.yaml").is_file() for folder in folders):
+        return find_contract(sim)
+    asked = {f"{sim}_{task.strip().partition('_')[0]}" for task in tasks.split(",")}
+    if len(asked) != 1 or not asked <= set(robots):
+        raise ConfigError(f"{sim}: got tasks '{tasks}', expected those of one of its robots; name it: "
+                          f"robot {' or '.join(robots)}")
+    return find_contract(asked.pop())
+
+
 def find_policy(name_or_path: str) -> Path:
     """Policy bundle by name (policies/NAME) or path of its folder. Raises: ConfigError naming the nearest."""
     return _find(name_or_path, "policies", "")
@@ -24,6 +41,11 @@ def find_policy(name_or_path: str) -> Path:
 def find_teleop(name_or_path: str) -> Path:
     """A teleoperation device's mapping by name (config/teleop/NAME.yaml) or path. Raises: ConfigError."""
     return _find(name_or_path, "config/teleop", ".yaml")
+
+
+def find_real_benchmark(name_or_path: str) -> Path:
+    """Benchmark on a real robot by name (config/benchmarks/NAME.yaml) or path. Raises: ConfigError with the nearest."""
+    return _find(name_or_path, "config/benchmarks", ".yaml")
 
 
 def is_server(policy: str) -> bool:

@@ -1,6 +1,6 @@
 """Buffered observations in, action chunks out, until an end with a numbered reason: one run of a policy.
 
-The run keeps the policy on its grid of ticks: the first complete observation starts it, then one step every
+The first complete observation starts the run, then the policy steps as its execution mode wants it, by default every
 `policy.period_ns`. It reads no clock; the caller says what time it is.
 """
 
@@ -13,6 +13,7 @@ from enum import IntEnum
 from typing import Protocol
 
 from vla_policy.errors import InstructionError, ObservationError
+from vla_policy.execution import PacedPolicy
 from vla_policy.observation.buffer import ObservationBuffer, ObservationIncomplete, Sample, camera_channel
 from vla_policy.types import NS_PER_S, ActionChunk, Observation, seconds_to_ns
 
@@ -89,34 +90,30 @@ class RunProgress:
 class PolicyRun:
     """One run. Call `poll` whenever something new may have arrived; it returns a chunk, an end, or None to wait.
 
+    Of a chunk send what `release` makes of it.
     decode: turns a buffer Sample into an Observation; raises ObservationError for what the contract does not allow.
     cameras: names of the cameras the policy looks through.
-    slack_ns: how much earlier than its grid time an observation may be stamped (camera jitter).
     lost_after_s: steady time without a complete observation after which the run ends; at least FIRST_OBSERVATION_S
         before the first one.
     """
 
-    def __init__(self, request: RunRequest, policy: SteppedPolicy, buffer: ObservationBuffer,
-                 decode: Callable[[Sample], Observation], cameras: Iterable[str], slack_ns: int,
-                 lost_after_s: float) -> None:
+    def __init__(self, request: RunRequest, paced: PacedPolicy, buffer: ObservationBuffer,
+                 decode: Callable[[Sample], Observation], cameras: Iterable[str], lost_after_s: float) -> None:
         self.request = request
         self.progress = RunProgress()
-        self._policy = policy
+        self._paced = paced
         self._buffer = buffer
         self._decode = decode
         self._cameras = [camera_channel(name) for name in cameras]
-        self._slack_ns = slack_ns
-        self._notice_ns = policy.period_ns + slack_ns
+        self._notice_ns = paced.policy.period_ns + paced.slack_ns
         self._lost_after_ns = seconds_to_ns(lost_after_s)
-        self._grid_ns: int | None = None  # where the grid of ticks begins: the first observation of the episode
-        self._next_tick_ns: int | None = None
         self._last_seen_steady_ns: int | None = None
         self._new_episode_ns = 0
 
     def begin(self) -> RunEnd | None:
         """Reset policy and history for the instruction; an end if the policy cannot read it."""
         try:
-            self._policy.reset(self.request.instruction)
+            self._paced.reset(self.request.instruction)
         except InstructionError as problem:
             return RunEnd(EndReason.INSTRUCTION_REFUSED, str(problem))
         if self.request.not_before_ns:
@@ -137,7 +134,7 @@ class PolicyRun:
         if self._new_episode_ns:
             self._forget()
         complete_ns = self._buffer.latest_complete_ns()
-        if not self._is_due(complete_ns):
+        if not self._is_due(complete_ns) or self._is_behind_the_images(complete_ns):
             return self._wait(now_ns, steady_ns)
         if self._is_over(complete_ns):
             self.progress.observation_ns = complete_ns
@@ -154,39 +151,49 @@ class PolicyRun:
         except ObservationError as problem:
             return RunEnd(EndReason.OBSERVATION_INVALID, str(problem))
         self._last_seen_steady_ns = steady_ns
-        chunk = self._policy.step(observation, self.request.run_id)
+        chunk = self._paced.step(observation, self.request.run_id)
         self._note_step(sample, now_ns, decode_ms)
         return chunk
+
+    def release(self, chunk: ActionChunk, now_ns: int) -> ActionChunk:
+        """What is to be sent of the chunk that `poll` returned. now_ns: ROS time after the inference."""
+        self._last_seen_steady_ns = None  # patience begins where the robot has something to do again
+        return self._paced.release(chunk, now_ns)
 
     def _forget(self) -> None:
         not_before_ns, self._new_episode_ns = self._new_episode_ns, 0
         self._buffer.start_episode(not_before_ns)
-        self._policy.reset(self.request.instruction)
-        self._grid_ns = self._next_tick_ns = None
+        self._paced.reset(self.request.instruction)
 
     def _is_due(self, complete_ns: int | None) -> bool:
         if complete_ns is None or complete_ns < self.request.not_before_ns:
             return False
-        return self._next_tick_ns is None or complete_ns >= self._next_tick_ns - self._slack_ns
+        return self._paced.is_due(complete_ns)
+
+    def _is_behind_the_images(self, complete_ns: int) -> bool:
+        """Whether new images are here and only wait for the robot's state of their instant: without them the
+        observation would be a camera's period old. Within the slack of the tick the state has time to come.
+        """
+        images_ns = self._buffer.newest_ns(self._cameras)
+        return images_ns is not None and images_ns > complete_ns and self._paced.may_wait(complete_ns)
 
     def _is_over(self, complete_ns: int) -> bool:
         limit_ns, first_ns = self.request.time_limit_ns, self.progress.first_ns
-        return bool(limit_ns) and first_ns is not None and complete_ns + self._slack_ns >= first_ns + limit_ns
+        return bool(limit_ns) and first_ns is not None and complete_ns + self._paced.slack_ns >= first_ns + limit_ns
+
+    def _oldest_image_ns(self, sample: Sample) -> int:
+        return min((sample.stamps_ns[camera] for camera in self._cameras), default=sample.asof_ns)
 
     def _note_step(self, sample: Sample, now_ns: int, decode_ms: float) -> None:
-        progress, period_ns, complete_ns = self.progress, self._policy.period_ns, sample.asof_ns
+        progress, complete_ns = self.progress, sample.asof_ns
         if progress.first_ns is None:
             progress.first_ns = complete_ns
-        if self._grid_ns is None:
-            self._grid_ns = complete_ns
-        steps_done = (complete_ns - self._grid_ns + self._slack_ns) // period_ns
-        self._next_tick_ns = self._grid_ns + (steps_done + 1) * period_ns
         progress.observation_ns = complete_ns
         progress.inferences += 1
         progress.waiting_for = ""
-        progress.oldest_image_ns = min((sample.stamps_ns[camera] for camera in self._cameras), default=complete_ns)
+        progress.oldest_image_ns = self._oldest_image_ns(sample)
         progress.image_age_ns = now_ns - progress.oldest_image_ns
-        progress.timings_ms = {"decode": decode_ms, **self._policy.timings}
+        progress.timings_ms = {"decode": decode_ms, **self._paced.policy.timings}
 
     def _wait(self, now_ns: int, steady_ns: int) -> RunEnd | None:
         silent_ns = steady_ns - self._last_seen_steady_ns

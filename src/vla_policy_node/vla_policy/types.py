@@ -63,6 +63,19 @@ class ActionChunk:
 
 
 @dataclass(frozen=True, slots=True)
+class InFlight:
+    """What a robot goes on with while a new chunk is computed.
+
+    values: float64 (R, A), R >= 1, the rows left of the chunk before, contract units; row k is for the stamp of the new
+    observation + k * dt.
+    frozen: how many of them will have been executed when the new chunk arrives, 1 .. R.
+    """
+
+    values: NDArray[np.float64]
+    frozen: int
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
     """What is sent to a robot for one instant.
 

@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rich.console import Console
 from rich.table import Table
+from rosbags.rosbag2 import Reader
 from sensor_msgs.msg import Image, JointState
 from vla_msgs.msg import RobotCommand
 from vla_msgs.srv import StartRecording, StopRecording
@@ -44,7 +46,7 @@ from vla_policy_node.messages import array_to_image, array_to_joint_state, comma
 from vla_policy_node.pace import RECORDED, RELIABLE
 
 MEET_S = 60.0  # for all processes to come up
-WARM_UP_S = 3.0  # of sending before it counts
+WARM_UP_S = 0.5  # of sending, over and over, before it counts
 SETTLE_S = 1.0  # for the last messages to arrive
 PREFIX = "/bench_recorder"
 
@@ -117,7 +119,7 @@ def _parse() -> argparse.Namespace:
 
 
 class _Sender:
-    """Sends without count until it is told to hold, and then, told to go, each topic at its rate for the duration."""
+    """Sends each topic at its rate: first so that everything is connected, then, told to go, what counts."""
 
     def __init__(self, contract: RobotContract, options: argparse.Namespace) -> None:
         self._contract, self._seconds = contract, options.seconds
@@ -142,14 +144,19 @@ class _Sender:
         return command_to_msg(Command(stamp_ns, np.zeros(6), 1.0), self._contract, 1, stamp_ns, 0)
 
     def run(self) -> None:
-        """Prints, as JSON, how many messages of each topic were sent."""
-        self._send(WARM_UP_S)
-        print("warm", flush=True)
-        sys.stdin.readline()
+        """Sends until it is told to go, is silent, sends what counts. Prints when that began [ns], and the counts."""
+        told = threading.Event()
+        threading.Thread(target=lambda: (sys.stdin.readline(), told.set()), daemon=True).start()
+        print("sending", flush=True)
+        while not told.is_set():
+            self._send(WARM_UP_S)
+        time.sleep(SETTLE_S)
+        print(time.time_ns(), flush=True)
         print(json.dumps(self._send(self._seconds)), flush=True)
         sys.stdin.readline()  # what a process has in shared memory goes with it
 
     def _send(self, seconds: float) -> dict[str, int]:
+        """Each topic at its rate; returns how many messages of each were sent."""
         due = sorted((number / rate_hz, place) for place, (_, rate_hz, _, _) in enumerate(self._streams)
                      for number in range(max(1, round(seconds * rate_hz))))
         start_s, sent = time.monotonic(), Counter[str]()
@@ -183,20 +190,31 @@ def _measure(options: argparse.Namespace, folder: Path) -> Result:
                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         _line(sender)
         answer = client.call(StartRecording, "/vla/record/start", StartRecording.Request(instruction="bench"))
+        _say(sender, "go")
+        from_ns = int(_line(sender))
         begun, process = time.monotonic(), psutil.Process(recorder.pid)
         cpu_s = _cpu_s(process)
-        _say(sender, "go")
         sent: dict[str, int] = json.loads(_line(sender))
         seconds, cpu_s = time.monotonic() - begun, _cpu_s(process) - cpu_s
         time.sleep(SETTLE_S)
         client.call(StopRecording, "/vla/record/stop", StopRecording.Request())
         _say(sender, "end")
-    record = read_episode(Path(answer.path))
-    topics = {topic: TopicResult(count, record.topics[topic].messages, record.topics[topic].dropped)
-              for topic, count in sent.items()}
-    size = sum(file.stat().st_size for file in Path(answer.path).glob("*.mcap"))
+    folder = Path(answer.path)
+    record, (recorded, size) = read_episode(folder), _recorded(folder, from_ns)
+    topics = {topic: TopicResult(count, recorded[topic], record.topics[topic].dropped) for topic, count in sent.items()}
     return Result(options.seconds, options.width, options.height, options.sim, options.compression,
                   psutil.cpu_count(), cpu_s / seconds, size / seconds / 1e6, topics)
+
+
+def _recorded(folder: Path, from_ns: int) -> tuple[Counter[str], int]:
+    """Messages of each topic in a bag that were received since then, and their bytes."""
+    counts, size = Counter[str](), 0
+    with Reader(folder) as bag:
+        for connection, received_ns, raw in bag.messages():
+            if received_ns >= from_ns:
+                counts[connection.topic] += 1
+                size += len(raw)
+    return counts, size
 
 
 def _contract(options: argparse.Namespace, folder: Path) -> Path:

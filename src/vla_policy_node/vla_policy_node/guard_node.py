@@ -27,9 +27,9 @@ from vla_msgs.msg import ActionChunk, RobotCommand, SafetyStatus
 from vla_policy.action.arbiter import Driver
 from vla_policy.action.guard import Guard
 from vla_policy.action.safety import Decision, GuardState, SafetyState, StopReason
-from vla_policy.action.schedule import Blend
 from vla_policy.contract import load_contract
 from vla_policy.errors import ConfigError, ContractError, VlaError, choose
+from vla_policy.execution import Execution
 from vla_policy.messages import chunk_from_msg
 from vla_policy.recording import INTERVENTION_TOPIC
 from vla_policy.types import NS_PER_S, Command
@@ -61,10 +61,11 @@ class GuardNode(Node):
             raise ConfigError("parameter 'contract': got nothing, expected the path of a robot contract, "
                               "e.g. --ros-args -p contract:=config/robots/tabletop.yaml")
         self._pace = choose(Pace, "parameter 'pace'", self.declare_parameter("pace", Pace.REALTIME.value).value)
-        blend = choose(Blend, "parameter 'blend'", self.declare_parameter("blend", Blend.LATEST.value).value)
+        execution = choose(Execution, "parameter 'execution'",
+                           self.declare_parameter("execution", Execution.ASYNC.value).value)
         silence_s = _silence(self.declare_parameter("silence_s", 0.0, any_number).value, self._pace)
         self._contract = load_contract(contract_path)
-        self._guard = Guard(self._contract, blend=blend, silence_s=silence_s)
+        self._guard = Guard(self._contract, blend=execution.blend, silence_s=silence_s)
         self._estops = {"topic": False, "service": False}  # either presses it, both must release it
         self._commanded_ns = -1  # lockstep: the instant of the last command
         self._last_sent: Command | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 
 from launch import Action, LaunchContext, SomeSubstitutionsType
@@ -15,6 +16,7 @@ from vla_policy.errors import ConfigError, nearest
 
 VARIABLE = "FASTDDS_DEFAULT_PROFILES_FILE"
 VARIABLE_IN_JAZZY = "FASTRTPS_DEFAULT_PROFILES_FILE"  # Fast DDS 2 knows this name alone, Fast DDS 3 warns of it
+SIMS = ("tabletop", "calvin", "simpler", "none")  # none: a real robot
 HEADLESS = ("auto", "true", "false")
 
 
@@ -47,6 +49,12 @@ def check_arguments(given: Mapping[str, str], all_configurations: Mapping[str, s
     for name in numbers:
         if given[name] and not given[name].isdecimal():
             raise ConfigError(f"{name}:={given[name]}: expected a whole number, 0 or more")
+
+
+def check_program(name: str, path: str) -> None:
+    """Raises: ConfigError where the argument `name` holds a path that is no program."""
+    if path and not os.access(os.path.expanduser(path), os.X_OK):
+        raise ConfigError(f"{name}:={path}: no such program; expected a Python, as VENV/bin/python")
 
 
 def image_transport() -> Action:

@@ -32,6 +32,7 @@ from vla_msgs.msg import EpisodeEvent, PolicyStatus, SafetyStatus
 
 from vla_policy.contract import load_contract
 from vla_policy.errors import VlaError, choose
+from vla_policy.execution import Execution, PacedPolicy, check_execution
 from vla_policy.messages import stamp_to_ns
 from vla_policy.remote.client import RemotePolicy, connect
 from vla_policy.resources import is_server
@@ -75,7 +76,10 @@ class PolicyNode(LifecycleNode):
         self.declare_parameter("bundle", "")
         self.declare_parameter("device", "auto")
         self.declare_parameter("dtype", "float32")
+        self.declare_parameter("engine", "eager")
+        self.declare_parameter("resize", "host")
         self.declare_parameter("pace", "realtime")
+        self.declare_parameter("execution", Execution.ASYNC.value)
         self.declare_parameter("instruction", "")
         self.declare_parameter("observation_timeout_s", 0.0)  # 0: the pace's own
         self.declare_parameter("autostart", True)
@@ -159,8 +163,10 @@ class PolicyNode(LifecycleNode):
         if not is_server(bundle):
             _required_path(bundle, "bundle", "the folder of a policy bundle or the address of a policy server")
         self._pace = pace = choose(Pace, "pace", self._text("pace"))
+        self._execution = choose(Execution, "execution", self._text("execution"))
         self._worker = RunWorker(lambda: self.get_clock().now().nanoseconds, self._on_chunk, self._on_end)
         self._policy = self._worker.call(lambda: self._load(bundle), CONFIGURE_TIMEOUT_S)
+        check_execution(self._policy, self._execution)
         self._streams = ObservationStreams(self, self._contract, pace, self._worker.notify)
         self._chunks = self._publisher(ActionChunkMsg, "/vla/action_chunk", RELIABLE)
         self._statuses = self._publisher(PolicyStatus, "/vla/status", RECORDED)
@@ -178,8 +184,9 @@ class PolicyNode(LifecycleNode):
         from vla_policy.policy import Policy  # torch takes seconds to import; by now signals are heard
 
         policy = Policy.load(bundle, device=self._text("device"), robot=self._contract,
-                             dtype=self._text("dtype"))
+                             dtype=self._text("dtype"), engine=self._text("engine"), resize=self._text("resize"))
         policy.warm_up()
+        self.get_logger().info(f"engine {policy.engine_in_words}")
         return policy
 
     def _tear_down(self) -> None:
@@ -206,8 +213,9 @@ class PolicyNode(LifecycleNode):
         # Lockstep stamps are exact; a robot's cameras jitter around their period.
         slack_ns = 0 if self._pace is Pace.LOCKSTEP else self._contract.action_dt_ns // 2
         self.get_logger().info(f"run {request.run_id}: '{request.instruction}'")
-        return PolicyRun(request, self._policy, self._streams.buffer, self._streams.decode, self._policy.cameras,
-                         slack_ns, self._lost_after_s())
+        paced = PacedPolicy(self._policy, self._contract, self._execution, slack_ns)
+        return PolicyRun(request, paced, self._streams.buffer, self._streams.decode, self._policy.cameras,
+                         self._lost_after_s())
 
     def _lost_after_s(self) -> float:
         given_s = float(self.get_parameter("observation_timeout_s").value)

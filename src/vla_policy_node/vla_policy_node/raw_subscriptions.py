@@ -37,7 +37,8 @@ class RawSubscriptions:
         """Look at the graph; call it regularly. may_lose: nothing is recorded, a topic may be left for a moment."""
         for stream in self._streams:
             found = self._node.get_publishers_info_by_topic(stream.topic.name)
-            stream.types = tuple(sorted({info.topic_type for info in found}))
+            if found:  # the type of one that left may still be on its way
+                stream.types = tuple(sorted({info.topic_type for info in found}))
             stream.offered = tuple(_offered(info.qos_profile) for info in found)
             if stream.offered and stream.type in stream.types:
                 self._follow(stream, may_lose)
@@ -63,8 +64,9 @@ class RawSubscriptions:
     def _receiver(self, stream: Stream) -> Callable[[bytes, Any], None]:
         def receive(payload: bytes, info: Any) -> None:
             number, publisher = info.get("publication_sequence_number"), info.get("publisher_gid")
-            known = number is not None and publisher is not None
-            self._on_message(stream, payload, (publisher["data"], number) if known else None)
+            # Before Kilted a message does not tell its publisher; then only those of a single one can be counted.
+            name = publisher["data"] if publisher is not None else b"" if len(stream.offered) == 1 else None
+            self._on_message(stream, payload, (name, number) if None not in (name, number) else None)
 
         return receive
 

@@ -35,7 +35,7 @@ from vla_msgs.msg import ActionChunk, EpisodeEvent, RecordingStatus
 from vla_msgs.srv import MarkRecording, StartRecording, StopRecording
 
 from vla_policy.contract import load_contract
-from vla_policy.errors import ConfigError, DataError, VlaError, nearest
+from vla_policy.errors import ConfigError, VlaError, nearest
 from vla_policy.messages import stamp_to_ns
 from vla_policy.recorder.bag import OpenBag, RosbagsWriter
 from vla_policy.recorder.dataset_folder import interrupted_episodes
@@ -242,7 +242,7 @@ class RecorderNode(Node):
             if faults:
                 return False, self._refused(describe(faults)), ""
             path = self._recorder.begin(wish, self._now_ns())
-        except DataError as problem:
+        except VlaError as problem:
             return False, self._refused(f"not recording: {problem}"), ""
         finally:
             self._is_starting = False

@@ -82,8 +82,9 @@ class RunWorker:
         self._wake.set()
 
     def notify(self) -> None:
-        """Something arrived; look again."""
-        self._wake.set()
+        """Something arrived; look again. Without a run nobody waits for it, and a wake-up costs more than a message."""
+        if self._run is not None:
+            self._wake.set()
 
     def close(self, timeout_s: float) -> None:
         """End the active run as DEACTIVATED and stop the thread; wait for that for at most `timeout_s`."""
@@ -123,7 +124,7 @@ class RunWorker:
                 return run.begin()
             outcome = run.poll(self._now_ns(), time.monotonic_ns())
             if isinstance(outcome, ActionChunk):
-                self._on_chunk(run, outcome)
+                self._on_chunk(run, run.release(outcome, self._now_ns()))
                 self._wake.set()  # a late tick may already be due
                 return None
             return outcome

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.node import Node
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState, Joy
 
 from vla_policy.contract import RobotContract
@@ -20,18 +21,11 @@ from vla_policy.teleop.pad import PadReader
 from vla_policy.teleop.wish import Press
 from vla_policy_node.pace import RELIABLE
 
+# Best effort hears every driver, and what repeats may miss a message. Of what is told once none may be missed. Deep, so
+# that a short press is not lost while the machine is busy.
+REPEATED = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 AXES_MESSAGES = {"sensor_msgs/msg/Joy": Joy, "geometry_msgs/msg/Twist": Twist,
                  "geometry_msgs/msg/TwistStamped": TwistStamped}
-
-
-class DeviceInput(Protocol):
-    """One device."""
-
-    def tell(self, operator: Operator) -> None:
-        """Hand the operator what the device says now."""
-
-    def take_presses(self) -> list[Press]:
-        """What was pressed since the last call."""
 
 
 class Keyboard:
@@ -55,7 +49,8 @@ class TopicDevice:
         self._node, self._on_message = node, on_message
         source = mapping.axes.topic if isinstance(mapping, PadMapping) else mapping.topic
         buttons = mapping.buttons
-        self._inputs = Inputs([source] + ([buttons.topic] if buttons.repeats else []))
+        self._repeating = [source] + ([buttons.topic] if buttons.repeats else [])
+        self._inputs = Inputs(self._repeating)
         if isinstance(mapping, PadMapping):
             reader = self._reader = PadReader(mapping, contract)
             kind = AXES_MESSAGES[mapping.axes.type]
@@ -73,7 +68,7 @@ class TopicDevice:
             self._inputs.take(topic, lambda: read(msg), time.monotonic_ns())
             self._on_message()
 
-        self._node.create_subscription(kind, topic, take, RELIABLE)
+        self._node.create_subscription(kind, topic, take, REPEATED if topic in self._repeating else RELIABLE)
 
     def tell(self, operator: Operator) -> None:
         """What was heard last and when; what cannot be read is refused."""

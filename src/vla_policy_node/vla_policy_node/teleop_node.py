@@ -135,7 +135,7 @@ class TeleopNode(Node):
         fault = self._guard.fault()
         if fault is None and not self._chunks.get_subscription_count():
             fault = f"the guard does not listen on {OPERATOR_TOPIC}; start guard_node with pace:=realtime"
-        return GuardWord(fault, self._has_control)
+        return GuardWord(fault, self._has_control, self.safety.run_id if self.safety is not None else 0)
 
     # ---- one turn -------------------------------------------------------------------------------------------------
 

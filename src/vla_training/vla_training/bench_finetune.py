@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -29,9 +28,9 @@ from vla_policy.contract import load_contract
 from vla_policy.errors import ConfigError, VlaError
 from vla_policy.model.config import ModelConfig
 from vla_policy.model.heads.losses import ActionTargets, LossWeights
-from vla_policy.model.registry import BACKBONES, resolve
+from vla_policy.model.published import model_sizes
 from vla_policy.model.vla import VLAModel, build_model
-from vla_policy.models import published_architecture, short
+from vla_policy.models import short
 from vla_policy.resources import find_contract
 from vla_policy.strict import parse
 from vla_training.adapt import AdaptConfig, LoraSettings, prepare_model, suggest
@@ -45,9 +44,6 @@ MODES = {
     "qlora": AdaptConfig(lora=LoraSettings(rank=32, targets=("text", "vision"), four_bit=True)),
 }
 CHUNK, WORDS, VOCABULARY = 10, 16, 64
-TWIN = {"image_size": 32, "text_length": WORDS, "backbone_options": {"weights": "random-tiny"},
-        "head_options": {"hidden_size": 8}}
-HEAD = {"hidden_size": 1024, "layers": 4, "skip": False, "decoder": "robovlms"}  # as RoboVLMs has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +62,11 @@ def model_config(backbone: str, window: int, twin: bool) -> ModelConfig:
 
     Raises: ConfigError for an unknown backbone, and for one whose published size is not known here.
     """
-    kind = resolve(BACKBONES, backbone, "backbone")
     model: dict[str, Any] = {"backbone": backbone, "formulation": "policy_head", "action_head": "lstm",
                              "history_length": window, "action_chunk_size": CHUNK, "proprioception": False}
-    if not hasattr(kind, "hf_class"):
-        sizes: dict[str, Any] = {}  # it has one size
-    elif twin:
-        sizes = TWIN
-    else:
-        architecture = published_architecture(kind)
-        if architecture is None:
-            raise ConfigError(f"backbone {backbone}: the size of {kind.weights} is neither known here nor in the "
-                              f"cache; run `hf download {kind.weights} config.json` where there is a network")
-        sizes = {"backbone_options": {"architecture": json.loads(architecture.to_json_string())}, "head_options": HEAD}
-    return parse(ModelConfig, model | sizes, "model", ConfigError)
+    if twin:
+        model["text_length"] = WORDS
+    return parse(ModelConfig, model | model_sizes(backbone, "twin" if twin else "published"), "model", ConfigError)
 
 
 def batch_of(model: VLAModel, windows: int, device: torch.device) -> tuple[tuple[Tensor, ...], ActionTargets]:

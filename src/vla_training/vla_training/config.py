@@ -49,7 +49,8 @@ class TrainingConfig(StrictModel):
     beside each that trains. statistics: a file made by `stats` from these datasets; else they are computed; not
     with `start`, which has its own.
     start: a policy bundle whose weights, tokenizer and normalisers the run begins with; grounding: a folder written by
-    `pretrain`; without either they are made new.
+    `pretrain`; without either they are made new. new_head: of `start`, take all but the action head, which is the
+    config's own and new.
     scenes: folder written by `scenes`, for the grounding loss kept as a side task (`scene_batch_size` a step;
     0: none).
     batch_size: windows of an optimizer step, of all processes together, each as long as the model's history. In its
@@ -73,6 +74,7 @@ class TrainingConfig(StrictModel):
     workers: Annotated[int, Field(ge=0)] = 0
     statistics: str | None = None
     start: str | None = None
+    new_head: bool = False
     grounding: str | None = None
     scenes: str | None = None
     scene_batch_size: Annotated[int, Field(ge=0)] = 0
@@ -120,6 +122,8 @@ class TrainingConfig(StrictModel):
             raise ValueError(
                 f"start is {self.start!r} and grounding is {self.grounding!r}; a run starts from one of them"
             )
+        if self.new_head and not self.start:
+            raise ValueError("got new_head without start; name the bundle that all else is taken from")
         if self.start and self.statistics:
             raise ValueError(f"start is {self.start!r} and statistics is {self.statistics!r}; a run that starts from a "
                              "bundle keeps its normalisers: leave statistics out")

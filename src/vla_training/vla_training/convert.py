@@ -21,6 +21,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from vla_policy.contract import RobotContract, load_contract
 from vla_policy.errors import ConfigError, DataError, VlaError
+from vla_policy.provenance import provenance
 from vla_policy.recording import Outcome
 from vla_policy.resources import find_contract
 from vla_training.console import refuse
@@ -31,7 +32,6 @@ from vla_training.datasets.recorded.reader import check_contract, open_recorded
 from vla_training.datasets.recorded.writer import plan_bags, write_bags
 from vla_training.datasets.registry import READERS, detect_format, open_source
 from vla_training.datasets.source import EpisodeSource
-from vla_training.provenance import provenance
 
 LISTED = 10  # of what was left out, in the terminal; the file has all
 INTERRUPTED = 130

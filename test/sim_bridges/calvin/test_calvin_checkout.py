@@ -9,7 +9,6 @@ from types import ModuleType
 
 import pytest
 
-from sim_bridges.calvin import checkout as checkout_module
 from sim_bridges.calvin.checkout import Checkout, chosen_scene, find_checkout
 from sim_bridges.calvin.world import import_genuine, open_checkout
 from vla_policy.errors import ConfigError
@@ -44,7 +43,7 @@ def test_a_whole_checkout_is_taken(root: Path) -> None:
 
 
 def test_without_root_and_package_the_way_to_get_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkout_module, "find_spec", lambda name: None)
+    monkeypatch.setattr("sim_bridges.checkouts.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="CALVIN_ROOT is not set.*git clone --recurse-submodules.*setup_calvin.sh"):
         find_checkout({})
 
@@ -52,7 +51,7 @@ def test_without_root_and_package_the_way_to_get_it_is_told(monkeypatch: pytest.
 def test_an_installed_package_is_found_by_its_place(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = write(root, "calvin_env/calvin_env/__init__.py") / "calvin_env/calvin_env"
     spec = type("Spec", (), {"origin": str(package / "__init__.py")})
-    monkeypatch.setattr(checkout_module, "find_spec", lambda name: spec)
+    monkeypatch.setattr("sim_bridges.checkouts.find_spec", lambda name: spec)
     assert find_checkout({}).root == root.resolve()
 
 

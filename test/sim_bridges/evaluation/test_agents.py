@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sim_bridges.evaluation.agents import RandomPolicy, describe, make_policy
+from sim_bridges.evaluation.agents import describe, make_policy
 from sim_bridges.evaluation.controls import CONTROLS, swapped
 from sim_bridges.rollout import rollout
 from sim_bridges.tabletop.sim import TabletopSim
@@ -41,24 +41,6 @@ def test_the_expert_is_a_policy_like_any_other() -> None:
     expert = make_policy("expert", "tabletop", sim, CONTRACT)
     assert rollout(sim, expert, CONTRACT, "press_button", 3, 8.0).success
     sim.close()
-
-
-def test_chance_stays_within_the_limits_and_repeats_by_its_seed() -> None:
-    policy = RandomPolicy(CONTRACT, 3)
-    first = [policy.step(observation()).values for _ in range(50)]
-    policy.reseed(3)
-    np.testing.assert_array_equal(first, [policy.step(observation()).values for _ in range(50)])
-    rows = np.concatenate(first)
-    assert np.linalg.norm(rows[:, :3], axis=1).max() <= CONTRACT.limits.linear_velocity_m_s * 0.05
-    assert set(rows[:, 6]) == {0.0, 1.0}
-
-
-def test_chance_fits_the_action_kind_or_says_why_not() -> None:
-    so101, franka = (load_contract(find_contract(name)) for name in ("so101", "franka"))
-    seen = Observation(0, {}, np.zeros(len(so101.joints.names)), None)
-    assert RandomPolicy(so101).step(seen).values.shape == (4, len(so101.action_names))
-    with pytest.raises(ConfigError, match="contract franka takes poses; use its contract of relative actions"):
-        RandomPolicy(franka).step(seen)
 
 
 def test_grey_images_hide_everything() -> None:

@@ -44,3 +44,26 @@ def test_reports_show_tables_failures_and_films(tmp_path: Path) -> None:
     assert "Failures (2)" in text and "| open | 2 | do open | time_limit |" in text
     assert "expert &lt;b&gt;" in page and "failures/open_1.mp4" in page and "data:image/png;base64,cGljdHVyZQ==" in page
     assert json.loads((tmp_path / "results.json").read_text())["episodes"] == 4
+
+
+def test_settings_and_recordings_have_their_tables(tmp_path: Path) -> None:
+    played = [("lift", "simple", True), ("lift", "unseen_object", False), ("open", "simple", False)]
+    found = results(RUN, [
+        TrialResult(Trial(f"{task}/{setting}", 0), (dataclasses.replace(
+            made_up(Trial(task, 0), success).episodes[0], setting=setting, recording=f"bags/{number}"),))
+        for number, (task, setting, success) in enumerate(played)
+    ])  # fmt: skip
+    assert [(row["setting"], row["successes"], row["episodes"]) for row in found["settings"]] == [
+        ("simple", 1, 2), ("unseen_object", 0, 1)
+    ]  # fmt: skip
+    assert found["rows"][1]["setting"] == "unseen_object" and found["rows"][1]["recording"] == "bags/1"
+    write_report(tmp_path, found)
+    text = (tmp_path / "report.md").read_text()
+    for line in (
+        "| simple | 1/2 | 50.0 % | 9 to 91 % | 3 |",
+        "| lift | 1/1 | 0/1 |",
+        "| open | 0/1 | - |",
+        "| lift, unseen_object | 0 | do lift | time_limit |  |",
+        "| open, simple | 0 | failure | bags/2 |",
+    ):
+        assert line in text

@@ -10,7 +10,7 @@ from twins import BATCH, CAMERAS, QUERIES, SIDE, pixels, query_ids, text_ids, tw
 
 from vla_policy.errors import ConfigError
 from vla_policy.model.backbones.base import Backbone
-from vla_policy.model.backbones.patch_layout import flat_patches, rope_positions
+from vla_policy.model.backbones.patch_layout import flat_patches, patch_grid, rope_positions
 
 QWEN = ["qwen-vl", "qwen2-vl", "qwen3-vl"]
 
@@ -41,8 +41,8 @@ def test_patches_positions_and_deepstack_are_those_of_transformers(name: str) ->
     kinds = torch.zeros_like(ids)
     kinds[:, lead:lead + count] = 1
     vision = backbone.vlm.config.vision_config
-    patches, grid = flat_patches(images[:, 0], vision.patch_size, vision.spatial_merge_size,
-                                 vision.temporal_patch_size)
+    patches = flat_patches(images[:, 0], vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
+    grid = patch_grid(BATCH, backbone.image_side * vision.spatial_merge_size)
     expected = theirs(backbone, input_ids=ids, pixel_values=patches, image_grid_thw=grid,
                       mm_token_type_ids=kinds, attention_mask=torch.ones_like(ids))
     assert (ours(backbone, images) - expected).abs().max() == 0.0
@@ -72,8 +72,8 @@ def test_patches_are_those_of_the_models_own_processor() -> None:
     processor = Qwen2VLImageProcessorPil(patch_size=8, merge_size=2, temporal_patch_size=2,
                                          min_pixels=SIDE * SIDE, max_pixels=SIDE * SIDE)
     expected = processor(images=[image.numpy()], return_tensors="pt")
-    patches, grid = flat_patches(twin("qwen-vl").image_processor(image)[None], 8, 2, 2)
-    assert grid.tolist() == expected.image_grid_thw.tolist()
+    patches = flat_patches(twin("qwen-vl").image_processor(image)[None], 8, 2, 2)
+    assert patch_grid(1, SIDE // 8).tolist() == expected.image_grid_thw.tolist()
     torch.testing.assert_close(patches, expected.pixel_values, atol=1e-5, rtol=0)
 
 

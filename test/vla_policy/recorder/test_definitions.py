@@ -5,21 +5,32 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from make_bags import types
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
 
 from vla_policy.contract import load_contract
 from vla_policy.errors import ConfigError
 from vla_policy.recorder.definitions import definition_from, definition_of
 from vla_policy.recorder.topics import recorded_topics
 
-ROBOTS = Path(__file__).resolve().parents[3] / "config/robots"
+ROOT = Path(__file__).resolve().parents[3]
+ROBOTS = ROOT / "config/robots"
 KINDS = sorted({topic.type for robot in ROBOTS.glob("*.yaml") for topic in recorded_topics(load_contract(robot), True)})
 
 
+@pytest.fixture(scope="module")
+def types() -> Typestore:
+    """ROS's types and ours, as rosbags reads them."""
+    store = get_typestore(Stores.ROS2_KILTED)
+    for file in (ROOT / "src/vla_msgs/msg").glob("*.msg"):
+        store.register(get_types_from_msg(file.read_text(), f"vla_msgs/msg/{file.stem}"))
+    return store
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_definition_is_whole_and_its_hash_that_of_rosbags(kind: str) -> None:
+def test_a_definition_is_whole_and_its_hash_that_of_rosbags(types: Typestore, kind: str) -> None:
     definition = definition_of(kind)
-    assert definition.type_hash == types().hash_rihs01(kind)
+    assert definition.type_hash == types.hash_rihs01(kind)
     assert definition_from(kind, definition.text) == definition  # what a bag holds is enough to know it
 
 

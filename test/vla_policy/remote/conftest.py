@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from server_rig import CONTRACT, CountingPolicy, serving
 
+from vla_policy.remote.answering import Batching
 from vla_policy.remote.convention import Convention
 from vla_policy.remote.server import ServerOptions
 from vla_policy.remote.session import Session
@@ -17,12 +18,14 @@ from vla_policy.types import Observation, Pose
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., str]]:
-    """Start a server: serve(make_policy=…, feels=…, **ServerOptions) -> its address."""
+    """Start a server: serve(make_policy=…, feels=…, batching=…, **ServerOptions) -> its address."""
     with ExitStack() as stack:
 
-        def start(make_policy: Callable[[], object] = CountingPolicy, feels: bool = False, **options: object) -> str:
+        def start(make_policy: Callable[[], object] = CountingPolicy, feels: bool = False,
+                  batching: Batching | None = None, **options: object) -> str:
             settings = ServerOptions(port=0, **options)
-            return stack.enter_context(serving(lambda: Session(make_policy(), CONTRACT, Convention(), feels), settings))
+            return stack.enter_context(
+                serving(lambda: Session(make_policy(), CONTRACT, Convention(), feels), settings, batching))
 
         yield start
 

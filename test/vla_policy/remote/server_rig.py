@@ -11,6 +11,7 @@ import numpy as np
 
 from vla_policy.contract import load_contract
 from vla_policy.errors import InstructionError
+from vla_policy.remote.answering import Batching
 from vla_policy.remote.server import PolicyServer, ServerOptions
 from vla_policy.remote.session import Session
 from vla_policy.resources import find_contract
@@ -43,8 +44,9 @@ class CountingPolicy:
 
 
 @contextmanager
-def serving(make_session: Callable[[], Session], options: ServerOptions) -> Iterator[str]:
-    server, ready = PolicyServer(make_session, options), threading.Event()
+def serving(make_session: Callable[[], Session], options: ServerOptions,
+            batching: Batching | None = None) -> Iterator[str]:
+    server, ready = PolicyServer(make_session, options, batching), threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(server.run(ready.set)), daemon=True)
     thread.start()
     assert ready.wait(10.0)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-import socket
 import ssl
 import subprocess
 import threading
@@ -17,11 +15,13 @@ import pytest
 from server_rig import CONTRACT, CountingPolicy
 from websockets.sync.client import connect
 
+from vla_policy.chance import RandomPolicy
 from vla_policy.checkpoint import load_bundle
 from vla_policy.contract import load_contract
 from vla_policy.errors import InstructionError, ObservationError, RemoteError
 from vla_policy.policy import Policy
 from vla_policy.remote.client import ClientOptions, RemotePolicy
+from vla_policy.remote.serve import main, make_server, parse_arguments
 from vla_policy.remote.wire import MAX_MESSAGE_BYTES, Message, MessageType, pack, unpack
 from vla_policy.resources import find_contract, find_policy
 from vla_policy.types import Observation
@@ -42,6 +42,22 @@ def test_a_served_bundle_acts_bit_for_bit_as_in_process(serve: Serve, observatio
         assert (here.execute_rows, here.run_id) == (there.execute_rows, there.run_id)
     assert remote.period_ns == local.period_ns
     assert set(remote.timings) == {"preprocess", "model", "postprocess", "transport"}
+
+
+def test_served_chance_is_chance_in_process(serve: Serve, observation: Observation) -> None:
+    local, remote = RandomPolicy(CONTRACT), RemotePolicy(serve(lambda: RandomPolicy(CONTRACT)), CONTRACT)
+    local.reset("a"), remote.reset("a")
+    for _ in range(3):
+        np.testing.assert_array_equal(local.step(observation).values, remote.step(observation).values)
+    assert remote.period_ns == local.period_ns
+
+
+def test_chance_is_served_for_a_robot(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["random"]) == 1
+    assert "serve random: got no --robot" in capsys.readouterr().err
+    assert main(["random", "--robot", "franka"]) == 1
+    assert "contract franka takes poses" in capsys.readouterr().err
+    assert make_server(parse_arguments(["random", "--robot", "calvin", "--port", "0"])).options.port == 0
 
 
 def test_every_client_has_its_own_episode(serve: Serve, observation: Observation) -> None:
@@ -158,6 +174,15 @@ def test_a_server_that_is_not_there_or_goes_away(serve: Serve, observation: Obse
         policy.step(observation)
 
 
+def test_a_connection_that_ended_between_two_runs_is_made_again(serve: Serve, observation: Observation) -> None:
+    """As when this process was busy for longer than the server waits for a sign of life."""
+    policy = RemotePolicy(serve(idle_s=0.2), CONTRACT)
+    policy.reset("a")
+    time.sleep(0.6)
+    policy.reset("a")
+    assert policy.step(observation).values.size
+
+
 def test_a_server_for_another_robot_is_refused(serve: Serve) -> None:
     with pytest.raises(RemoteError, match=r"its actions are .*\(contract tabletop\), expected .*\(contract so101\)"):
         RemotePolicy(serve(), load_contract(find_contract("so101")))
@@ -200,70 +225,9 @@ def test_eight_clients_at_once(serve: Serve, observation: Observation) -> None:
     assert not failures
 
 
-def test_vla_eval_s_own_client_plays_an_episode(serve: Serve, observation: Observation) -> None:
-    connection = pytest.importorskip("vla_eval.connection", reason="needs `pip install --no-deps vla-eval==0.8.0`")
-    url = serve()
-
-    async def play() -> tuple[dict, list[float]]:
-        async with connection.Connection(url, max_retries=1) as client:
-            await client.start_episode({"task": {"name": "lift"}})
-            seen = {"images": dict(observation.images), "task_description": "a"}
-            actions = [float((await client.act(seen))["actions"][0]) for _ in range(3)]
-            await client.end_episode({"metrics": {"success": True}})
-            return client.server_info, actions
-
-    info, actions = asyncio.run(play())
-    np.testing.assert_allclose(actions, [1.0, 1.01, 2.0], atol=1e-6)
-    assert info["action_spec"]["rotation"]["format"] == "axis_angle"
-
-
-def test_a_vla_eval_model_server_drives_our_side(observation: Observation) -> None:
-    serve_module = pytest.importorskip(
-        "vla_eval.model_servers.serve", reason="needs `pip install --no-deps vla-eval==0.8.0`"
-    )
-    predict = pytest.importorskip("vla_eval.model_servers.predict")
-    specs = pytest.importorskip("vla_eval.specs")
-
-    class Still(predict.PredictModelServer):
-        def predict(self, obs: dict, ctx: object) -> dict:
-            assert obs["task_description"] == "a" and set(obs["images"]) == set(CONTRACT.cameras)
-            return {"actions": np.array([0.01, 0, 0, 0, 0, 0, 1.0], np.float32)}
-
-        def get_action_spec(self) -> dict:
-            return {"position": specs.POSITION_DELTA, "rotation": specs.ROTATION_AA, "gripper": specs.GRIPPER_CLOSE_POS}
-
-        def get_observation_spec(self) -> dict:
-            return {}
-
-    port = _free_port()
-    thread = threading.Thread(target=serve_module.serve, args=(Still(), "127.0.0.1", port), daemon=True)
-    thread.start()
-    policy = _connected(f"ws://127.0.0.1:{port}")
-    policy.reset("a")
-    chunk = policy.step(observation)
-    np.testing.assert_allclose(chunk.values, [[0.01, 0, 0, 0, 0, 0, 0.0]], atol=1e-7)  # 1 is closed there, 0 here
-    assert (chunk.execute_rows, policy.period_ns) == (1, CONTRACT.action_dt_ns)
-    policy.close()
-
-
 def _ask_row(server: object, number: int, text: str, observation: Observation) -> np.ndarray:
     payload = {"images": dict(observation.images), "task_description": text}
     server.send(pack(Message(MessageType.OBSERVATION, payload, number), "raw"))
     reply = unpack(server.recv(timeout=5))
     assert (reply.type, reply.seq) == (MessageType.ACTION, number)
     return reply.payload["actions"]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def _connected(url: str) -> RemotePolicy:
-    for _ in range(50):
-        try:
-            return RemotePolicy(url, CONTRACT, ClientOptions(connect_s=1.0))
-        except RemoteError:
-            time.sleep(0.1)
-    raise AssertionError("the model server did not come up")

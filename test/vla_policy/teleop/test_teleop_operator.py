@@ -168,6 +168,19 @@ def test_a_latched_guard_blocks_until_the_switch_is_held_anew() -> None:
     assert turn(operator, 4, hold(), MINE).chunk is not None
 
 
+def test_an_operator_who_is_displaced_by_another_lets_go() -> None:
+    operator = make()
+    driving(operator)
+    for k, run_id in ((1, 7), (2, FIRST_RUN), (3, FIRST_RUN)):  # the news of this run takes its time
+        assert turn(operator, k, hold(), replace(MINE, run_id=run_id)).chunk is not None
+    step = turn(operator, 4, hold(), replace(MINE, run_id=8))
+    assert (step.chunk, step.ended_run_id) == (None, FIRST_RUN)
+    assert step.warnings[0].startswith("run 8 drives the robot now")
+    assert turn(operator, 5, hold(), replace(MINE, run_id=8)).chunk is None
+    turn(operator, 6, let_go(), replace(MINE, run_id=8))
+    assert turn(operator, 7, hold(), replace(MINE, run_id=8)).chunk is not None
+
+
 @pytest.mark.parametrize(("robot", "words"), [
     (replace(state(T0), pose=None), "the robot's state is missing, expected joints and pose"),
     (state(T0 - 8 * DT_NS), "0.40 s old, expected at most 0.3 s"),

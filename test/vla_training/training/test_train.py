@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from fabricated import CONFIG, tabletop, write_config, write_dataset
 from rich.console import Console
 
@@ -237,6 +238,35 @@ def test_a_bundle_of_another_model_is_refused(dataset: Path, tmp_path: Path) -> 
     config.write_text(config.read_text().replace("history_length: 4", "history_length: 5"))
     with pytest.raises(ConfigError, match="history_length: got 4, expected 5"):
         run_of(config, tmp_path / "second")
+
+
+def test_a_new_head_is_put_on_a_bundle(dataset: Path, tmp_path: Path) -> None:
+    """All else is the bundle's, weights and normalisers; head and chunk size are the config's, and learn."""
+    train(run_of(write_config(tmp_path / "first.yaml", dataset), tmp_path / "first"), resume=False, console=QUIET)
+    bundle = load_bundle(tmp_path / "first/bundle")
+    config = write_config(tmp_path / "second.yaml", dataset, start=str(tmp_path / "first/bundle"), new_head=True)
+    data = yaml.safe_load(config.read_text())
+    data["model"] |= {"action_head": "flow", "action_chunk_size": 12, "head_options": {"width": 8, "denoiser_size": 16}}
+    config.write_text(yaml.safe_dump(data))
+    second = run_of(config, tmp_path / "second")
+    kept = {name: value for name, value in bundle.model.state_dict().items() if not name.startswith("head.")}
+    weights = second.stepper.model.state_dict()
+    assert kept and all(torch.equal(value, weights[name]) for name, value in kept.items())
+    assert second.start.normalizers.action == bundle.action_normalizer
+    train(second, resume=False, console=QUIET)
+    made = load_bundle(tmp_path / "second/bundle")
+    assert (made.config.action_head, made.config.action_chunk_size) == ("flow", 12)
+
+
+def test_a_new_head_on_another_model_or_on_none_is_refused(dataset: Path, tmp_path: Path) -> None:
+    train(run_of(write_config(tmp_path / "first.yaml", dataset), tmp_path / "first"), resume=False, console=QUIET)
+    start = str(tmp_path / "first/bundle")
+    config = write_config(tmp_path / "second.yaml", dataset, start=start, new_head=True)
+    config.write_text(config.read_text().replace("history_length: 4", "history_length: 5"))
+    with pytest.raises(ConfigError, match="history_length: got 4, expected 5"):
+        run_of(config, tmp_path / "second")
+    with pytest.raises(ConfigError, match="got new_head without start"):
+        run_of(write_config(tmp_path / "third.yaml", dataset, new_head=True), tmp_path / "third")
 
 
 def test_resuming_nothing_is_refused(dataset: Path, tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
+from sim_bridges.checkouts import installed_root, named_root
 from vla_policy.errors import ConfigError, nearest
 
 ROOT_VARIABLE, SCENE_VARIABLE = "CALVIN_ROOT", "CALVIN_SCENE"
@@ -50,13 +50,9 @@ def find_checkout(environment: Mapping[str, str] = os.environ) -> Checkout:
 
     Raises: ConfigError saying what is missing and the command that brings it.
     """
-    given = environment.get(ROOT_VARIABLE, "")
-    if given:
-        root = Path(given).expanduser().resolve()
-        checkout = Checkout(root, root / "calvin_env")
-    else:
-        checkout = _installed()
-    _check(checkout, bool(given))
+    root = named_root(ROOT_VARIABLE, environment)
+    checkout = _installed() if root is None else Checkout(root, root / "calvin_env")
+    _check(checkout, root is not None)
     return checkout
 
 
@@ -69,11 +65,10 @@ def chosen_scene(environment: Mapping[str, str] = os.environ) -> str:
 
 
 def _installed() -> Checkout:
-    spec = find_spec("calvin_env")
-    if spec is None or not spec.origin:
+    env = installed_root("calvin_env")
+    if env is None:
         raise ConfigError(f"{ROOT_VARIABLE} is not set and no calvin_env is installed; get CALVIN and name it: "
                           f"{HOW_TO_GET}")
-    env = Path(spec.origin).resolve().parents[1]
     return Checkout(env.parent, env)
 
 

@@ -19,9 +19,10 @@ from sim_bridges.calvin.sequences import SEQUENCES, sequences
 from sim_bridges.calvin.starts import Start, benchmark_start, draw_start
 from sim_bridges.calvin.world import World, close_table, open_world
 from sim_bridges.chains import Chain, Step
+from sim_bridges.checks import Offer, check_command, check_contract, check_duration, check_seed, check_task
 from sim_bridges.sim import Episode
 from vla_policy.contract import ActionKind, RobotContract
-from vla_policy.errors import ContractError, VlaError, nearest
+from vla_policy.errors import VlaError
 from vla_policy.types import NS_PER_S, Command, Observation, Pose, seconds_to_ns
 
 RATE_HZ = 30.0
@@ -31,6 +32,8 @@ TASK_LIMIT_S = TASK_STEPS * PERIOD_NS / NS_PER_S
 FRAME = "world"  # of CALVIN's numbers: the table stands in its middle, the robot's base at (-0.34, -0.46, 0.24) m
 CAMERAS = {"static": ("static", 200), "wrist": ("gripper", 84)}  # ours -> CALVIN's name and size [pixels]
 JOINTS = (*(f"panda_joint{number}" for number in range(1, 8)), "panda_finger_joint1")  # the last: both fingers' gap
+OFFER = Offer("CALVIN", FRAME, JOINTS, RATE_HZ, PERIOD_NS, (ActionKind.EE_DELTA, ActionKind.EE_POSE),
+              {name: (size, size) for name, (_, size) in CAMERAS.items()}, "config/robots/calvin.yaml")
 
 
 class CalvinSim:
@@ -38,7 +41,7 @@ class CalvinSim:
 
     def __init__(self, contract: RobotContract, open_world: Callable[[], World] = open_world) -> None:
         """Raises: ContractError for a contract that CALVIN cannot serve, with both values."""
-        _check_contract(contract)
+        check_contract(contract, OFFER)
         self._contract = contract
         self._open_world = open_world
         self._world: World | None = None
@@ -111,15 +114,15 @@ class CalvinSim:
 
         Raises: VlaError for an unknown task, naming the nearest, or a negative seed.
         """
-        self._check_task(task)
-        _check_seed(seed)
+        check_task("calvin", task, TASKS)
+        check_seed(seed)
         self._chain = None
         self.place(draw_start(task, seed, self.world))
-        return Episode(task, seed, self.begin_task(task))
+        return Episode(task, seed, self.begin_task(task), TASK_LIMIT_S)
 
     def draw_chain(self, seed: int) -> Chain:
         """CALVIN's evaluation sequence number `seed` (beyond 999: modulo 1000). Raises: VlaError for a seed < 0."""
-        _check_seed(seed)
+        check_seed(seed)
         sequence = sequences([seed % SEQUENCES])[0]
         return Chain(seed, sequence.state, tuple(Step(task) for task in sequence.tasks))
 
@@ -138,7 +141,7 @@ class CalvinSim:
             raise VlaError("calvin: got no further task, expected a chain with one; call begin_chain first")
         task = self._chain.steps[self._next_step].task
         self._next_step += 1
-        return Episode(task, self._chain.seed, self.begin_task(task))
+        return Episode(task, self._chain.seed, self.begin_task(task), TASK_LIMIT_S)
 
     def place(self, start: Start) -> None:
         """Build the table anew and put everything where `start` says; no task begins."""
@@ -154,7 +157,7 @@ class CalvinSim:
 
     def begin_task(self, task: str) -> str:
         """From here on the oracle judges `task`; nothing moves. Returns the sentence that the benchmark says."""
-        self._check_task(task)
+        check_task("calvin", task, TASKS)
         self._task, self._succeeded = task, False
         self._task_begun_ns, self._start_info = self._time_ns, self._info
         return str(self.world.sentences[task][0])
@@ -175,9 +178,7 @@ class CalvinSim:
         finite.
         """
         self._check_begun()
-        if duration_ns <= 0 or duration_ns % PERIOD_NS:
-            raise VlaError(f"advance: got {duration_ns} ns, expected a positive multiple of {PERIOD_NS} ns, "
-                           "CALVIN's control period (30 Hz)")
+        check_duration(duration_ns, PERIOD_NS, "CALVIN's control period (30 Hz)")
         for _ in range(duration_ns // PERIOD_NS):
             action = self._action(command)
             self._observed, _, _, self._info = self.world.table.step(action)
@@ -198,7 +199,7 @@ class CalvinSim:
     def _action(self, command: Command | None) -> Any:
         robot = self.world.table.robot
         if command is not None:
-            _check_finite(command, 6 if self._contract.action.kind is ActionKind.EE_DELTA else 7)
+            check_command(command, 6 if self._contract.action.kind is ActionKind.EE_DELTA else 7)
             self._opening = self._opening if command.gripper is None else command.gripper
         if self._contract.action.kind is ActionKind.EE_DELTA:
             twist = np.zeros(6) if command is None else command.arm
@@ -215,48 +216,7 @@ class CalvinSim:
             done = self.world.oracle.get_task_info_for_set(self._start_info, self._info, {self._task})
             self._succeeded = bool(done)
 
-    def _check_task(self, task: str) -> None:
-        if task not in TASKS:
-            raise VlaError(f"calvin: got task '{task}'; {nearest(task, TASKS)}")
-
     def _check_begun(self) -> None:
         if not self._observed or self._world is None:
             raise VlaError("calvin: got no scene, expected one; call reset(task, seed) first")
 
-
-def _check_seed(seed: int) -> None:
-    if seed < 0:
-        raise VlaError(f"seed: got {seed}, expected 0 or more")
-
-
-def _check_contract(contract: RobotContract) -> None:
-    """Raises: ContractError naming what CALVIN does not have, with both values."""
-    kinds = (ActionKind.EE_DELTA, ActionKind.EE_POSE)
-    for what, got, fits, expected in (
-        ("base_frame", contract.base_frame, contract.base_frame == FRAME, FRAME),
-        ("joints.names", list(contract.joints.names), contract.joints.names == JOINTS, list(JOINTS)),
-        ("pose", contract.pose, contract.pose is not None, "a topic for the tool's pose"),
-        ("control_rate_hz", contract.control_rate_hz, contract.control_dt_ns == PERIOD_NS, RATE_HZ),
-        ("action.kind", contract.action.kind, contract.action.kind in kinds, " or ".join(kinds)),
-        ("action.gripper", contract.action.gripper, contract.action.gripper is not None, "a gripper"),
-    ):
-        if not fits:
-            raise ContractError(f"{contract.name}: {what}: got {got}, expected {expected}; "
-                                "use config/robots/calvin.yaml")
-    for name, camera in contract.cameras.items():
-        if name not in CAMERAS:
-            raise ContractError(f"{contract.name}: cameras: got '{name}'; {nearest(name, CAMERAS)}")
-        size = CAMERAS[name][1]
-        if (camera.width, camera.height, camera.encoding, camera.compressed) != (size, size, "rgb8", False):
-            raise ContractError(
-                f"{contract.name}: camera {name}: got {camera.width}x{camera.height} {camera.encoding}"
-                f"{' compressed' if camera.compressed else ''}, expected {size}x{size} rgb8, as CALVIN renders it; "
-                "use config/robots/calvin.yaml")
-
-
-def _check_finite(command: Command, size: int) -> None:
-    if command.arm.shape != (size,) or not np.isfinite(command.arm).all():
-        raise VlaError(f"advance: got arm command {command.arm!r}, expected {size} finite numbers; "
-                       "see the contract's action kind")
-    if command.gripper is not None and not np.isfinite(command.gripper):
-        raise VlaError(f"advance: got gripper {command.gripper!r}, expected 0 (closed) .. 1 (open)")

@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sim_bridges.evaluation.agents import RandomPolicy, make_policy
+from sim_bridges.evaluation.agents import make_policy
 from sim_bridges.evaluation.controls import CONTROLS
 from sim_bridges.evaluation.trials import CHAIN, Trial, TrialResult
 from sim_bridges.media import VideoWriter, compose
 from sim_bridges.registry import make_sim
 from sim_bridges.results import EpisodeResult
-from sim_bridges.rollout import rollout, rollout_chain
+from sim_bridges.rollout import LOCKSTEP, Timing, rollout, rollout_chain
 from vla_policy.action.safety import Decision
 from vla_policy.contract import RobotContract
+from vla_policy.execution import check_execution
 from vla_policy.types import NS_PER_S, Observation
 
 
@@ -24,15 +25,17 @@ from vla_policy.types import NS_PER_S, Observation
 class PlayerSpec:
     """All that a player is built from; travels to worker processes.
 
-    control: of `evaluation.controls`, or None. films: folder for films of failures, or None.
+    time_limit_s: of each instruction, or None: what the sim says. control: of `evaluation.controls`, or None.
+    films: folder for films of failures, or None. timing: execution mode and injected delay.
     """
 
     sim: str
     contract: RobotContract
     policy: str
-    time_limit_s: float
+    time_limit_s: float | None
     control: str | None = None
     films: Path | None = None
+    timing: Timing = LOCKSTEP
 
     def build(self) -> Player:
         """The player; loads the sim and the policy. Raises: VlaError."""
@@ -47,19 +50,21 @@ class Player:
         self._sim = make_sim(spec.sim, spec.contract)
         policy = make_policy(spec.policy, spec.sim, self._sim, spec.contract)
         self._policy = policy if spec.control is None else CONTROLS[spec.control](policy)
+        check_execution(self._policy, spec.timing.execution)
 
     def play(self, trial: Trial) -> TrialResult:
         """Play one trial. Raises: VlaError for a task that the sim does not have, or chains that it does not know."""
         spec, film = self._spec, _Film(self._spec.films is not None)
-        if isinstance(self._policy, RandomPolicy):
-            self._policy.reseed(trial.seed)
         if trial.task == CHAIN:
             chain = self._sim.draw_chain(trial.seed)
-            played = rollout_chain(self._sim, self._policy, spec.contract, chain, spec.time_limit_s, film.watch)
+            played = rollout_chain(
+                self._sim, self._policy, spec.contract, chain, spec.time_limit_s, film.watch, spec.timing
+            )
             result = TrialResult.of_chain(trial, played)
         else:
             episode = rollout(
-                self._sim, self._policy, spec.contract, trial.task, trial.seed, spec.time_limit_s, film.watch
+                self._sim, self._policy, spec.contract, trial.task, trial.seed, spec.time_limit_s, film.watch,
+                spec.timing
             )
             result = TrialResult(trial, (episode,))
         if spec.films is not None and not result.episodes[-1].success:

@@ -15,7 +15,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from sim_bridges.evaluation.store import make_folder
-from sim_bridges.evaluation.summary import interval_text, results, write_report
+from sim_bridges.evaluation.summary import (
+    SHARES,
+    cross_table,
+    interval_text,
+    results,
+    shares,
+    write_report,
+)
 from sim_bridges.evaluation.trials import TrialResult
 from sim_bridges.media import EpisodeFilm, VideoWriter, plot_chains, plot_commands, plot_latencies
 from sim_bridges.results import EpisodeResult, summarise
@@ -27,13 +34,19 @@ WIDTH = 118  # also where the output is piped through a launch, which is no term
 class Report:
     """What a person sees and finds. output: folder for all files. summary: a further place for summary.json.
 
-    trials: how many there are in all.
+    trials: how many there are in all. bar: whether a progress bar may be drawn; it would paint over a person's input.
 
     Raises: ConfigError for a place that cannot be written, before hours of episodes rather than after them.
     """
 
     def __init__(
-        self, contract: RobotContract, output: Path | None, summary: Path | None, video: bool, trials: int
+        self,
+        contract: RobotContract,
+        output: Path | None,
+        summary: Path | None,
+        video: bool,
+        trials: int,
+        bar: bool = True,
     ) -> None:
         self._contract = contract
         self._output = output
@@ -43,7 +56,7 @@ class Report:
         self._trials = trials
         columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._progress = Progress(
-            *columns, console=self._console, transient=True, disable=not self._console.is_terminal
+            *columns, console=self._console, transient=True, disable=not (bar and self._console.is_terminal)
         )
         self._bar = self._progress.add_task("", total=trials)
         self._writer: VideoWriter | None = None
@@ -94,7 +107,12 @@ class Report:
         if "chains" in found:
             self._console.print(_chain_table(found["chains"]))
             summary["chains"] = found["chains"]
+        if "settings" in found:
+            self._console.print(_share_table("setting", found["settings"]))
+            self._console.print(_plain_table(*cross_table(found)))
         self._console.print(_table(summary))
+        if "averages" in found:
+            self._console.print(_average_table(run["benchmark"], found["averages"]))
         for path in {p for p in (self._summary, self._output and self._output / "summary.json") if p}:
             path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         if self._output is not None and episodes:
@@ -130,19 +148,31 @@ class Report:
 
 
 def _table(summary: Mapping[str, Any]) -> Table:
-    table = Table(title=f"{summary['episodes']} episodes", title_justify="left")
-    for heading in ("task", "success", "95 % interval", "mean steps"):
-        table.add_column(heading, justify="left" if heading == "task" else "right")
-    for row in summary["tasks"]:
-        steps = row["mean_steps_of_successes"]
-        table.add_row(
-            row["task"],
-            f"{row['successes']}/{row['episodes']}",
-            interval_text(row),
-            "-" if steps is None else f"{steps:.0f}",
-        )
+    table = _share_table("task", summary["tasks"], f"{summary['episodes']} episodes")
     table.add_section()
-    table.add_row("all", f"{100 * summary['success_rate']:.1f} %", interval_text(summary), "")
+    table.add_row("all", "", f"{100 * summary['success_rate']:.1f} %", interval_text(summary), "")
+    return table
+
+
+def _share_table(of: str, rows: Sequence[Mapping[str, Any]], title: str = "") -> Table:
+    return _plain_table(title, (of, *SHARES), [(row[of], *shares(row)) for row in rows])
+
+
+def _plain_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=title or None, title_justify="left")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == headings[0] else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _average_table(benchmark: str, averages: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(title=f"Averages of {benchmark}", title_justify="left")
+    for heading in ("average", "success", "of rates"):
+        table.add_column(heading, justify="left" if heading == "average" else "right")
+    for row in averages:
+        table.add_row(row["name"], f"{100 * row['success_rate']:.1f} %", str(row["of"]))
     return table
 
 

@@ -7,12 +7,14 @@ import hashlib
 import html
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sim_bridges.chains import summarise_chains
+from sim_bridges.evaluation.benchmarks import find_benchmark
 from sim_bridges.evaluation.trials import CHAIN, TrialResult
-from sim_bridges.results import EpisodeResult, summarise
+from sim_bridges.results import EpisodeResult, summarise, where_from
 
 TIMED = ("latency_ms", "control_rate_hz", "on_time")  # differ from run to run; they stand in summary.json
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}
@@ -25,8 +27,14 @@ def results(run: Mapping[str, Any], trials: Sequence[TrialResult]) -> dict[str, 
     episodes = [episode for trial in trials for episode in trial.episodes]
     summary = {key: value for key, value in summarise(episodes).items() if key not in TIMED}
     summary["rows"] = [_row(episode) for episode in episodes]
+    found = {"run": dict(run), **summary}
     chains = [trial.chain for trial in trials if trial.trial.task == CHAIN]
-    return {"run": dict(run), **summary, **({"chains": summarise_chains(chains)} if chains else {})}
+    if chains:
+        found["chains"] = summarise_chains(chains)
+    if run.get("benchmark"):
+        rates = {row["task"]: row["success_rate"] for row in summary["tasks"]}
+        found["averages"] = [asdict(one) for one in find_benchmark(run["sim"], run["benchmark"]).averages(rates)]
+    return found
 
 
 def write_report(folder: Path, found: Mapping[str, Any]) -> None:
@@ -38,6 +46,7 @@ def write_report(folder: Path, found: Mapping[str, Any]) -> None:
 
 
 Table = tuple[str, list[str], list[list[str]]]  # title, headings, rows
+SHARES = ("success", "share", "95 % interval", "mean steps")
 
 
 def _row(episode: EpisodeResult) -> dict[str, Any]:
@@ -51,6 +60,7 @@ def _row(episode: EpisodeResult) -> dict[str, Any]:
         "message": episode.message,
         "steps": episode.steps,
         "commands_sha256": digest,
+        **where_from(episode),
     }
 
 
@@ -74,26 +84,63 @@ def _tables(found: Mapping[str, Any]) -> list[Table]:
                 rows,
             )
         )
-    rows = [
-        [
-            row["task"],
-            f"{row['successes']}/{row['episodes']}",
-            _percent(row["success_rate"]),
-            interval_text(row),
-            "-" if row["mean_steps_of_successes"] is None else f"{row['mean_steps_of_successes']:.0f}",
-        ]
-        for row in found["tasks"]
-    ]
+    if "averages" in found:
+        rows = [[row["name"], _percent(row["success_rate"]), str(row["of"])] for row in found["averages"]]
+        tables.append((f"Averages of {found['run']['benchmark']}", ["average", "share", "of rates"], rows))
+    if "settings" in found:
+        rows = [[row["setting"], *shares(row)] for row in found["settings"]]
+        tables.append(("Settings", ["setting", *SHARES], rows))
+        tables.append(cross_table(found))
+    rows = [[row["task"], *shares(row)] for row in found["tasks"]]
     rows.append(["all", "", _percent(found["success_rate"]), interval_text(found), ""])
-    tables.append(("Tasks", ["task", "success", "share", "95 % interval", "mean steps"], rows))
+    tables.append(("Tasks", ["task", *SHARES], rows))
+    tables += _failures(found["rows"])
+    if any("recording" in row for row in found["rows"]):
+        tables.append(_recordings(found["rows"]))
+    return tables
+
+
+def cross_table(found: Mapping[str, Any]) -> Table:
+    """Successes of each task in each setting; a dash where it was not played."""
+    settings = [row["setting"] for row in found["settings"]]
+    rows = []
+    for task in (row["task"] for row in found["tasks"]):
+        cells = [[row["success"] for row in found["rows"] if (row["task"], row.get("setting")) == (task, setting)]
+                 for setting in settings]
+        rows.append([task, *(f"{sum(cell)}/{len(cell)}" if cell else "-" for cell in cells)])
+    return "Tasks in each setting", ["task", *settings], rows
+
+
+def shares(row: Mapping[str, Any]) -> list[str]:
+    """The cells of SHARES for a row of a summary."""
+    steps = row["mean_steps_of_successes"]
+    return [
+        f"{row['successes']}/{row['episodes']}",
+        _percent(row["success_rate"]),
+        interval_text(row),
+        "-" if steps is None else f"{steps:.0f}",
+    ]
+
+
+def _failures(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
     failed = [
-        [row["task"], str(row["seed"]), row["instruction"], row["reason"].lower(), row["message"]]
-        for row in found["rows"]
+        [_place(row), str(row["seed"]), row["instruction"], row["reason"].lower(), row["message"]]
+        for row in rows
         if not row["success"]
     ]
-    if failed:
-        tables.append((f"Failures ({len(failed)})", ["task", "seed", "instruction", "end", "why"], failed))
-    return tables
+    return [(f"Failures ({len(failed)})", ["task", "seed", "instruction", "end", "why"], failed)] if failed else []
+
+
+def _recordings(rows: Sequence[Mapping[str, Any]]) -> Table:
+    cells = [
+        [_place(row), str(row["seed"]), "success" if row["success"] else "failure", row.get("recording", "-")]
+        for row in rows
+    ]
+    return "Recordings", ["task", "seed", "outcome", "bag"], cells
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    return f"{row['task']}, {row['setting']}" if "setting" in row else row["task"]
 
 
 def _markdown(found: Mapping[str, Any], tables: Sequence[Table]) -> str:

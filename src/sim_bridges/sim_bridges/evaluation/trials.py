@@ -50,17 +50,26 @@ class TrialResult:
 def episode_trials(
     known: Sequence[str], tasks: str, episodes: int | None, per_task: int | None, seed: int, extra: Sequence[str] = ()
 ) -> tuple[Trial, ...]:
-    """`episodes` in all, going round the tasks, or `per_task` of each. tasks: `all`, or names separated by commas.
+    """`episodes` in all, going round the tasks, or `per_task` of each. tasks as in `chosen_tasks`.
 
-    known: those that `all` means. extra: those that are played only where they are named. Raises: ConfigError for an
-    unknown task, naming the nearest.
+    Raises: ConfigError for an unknown task, naming the nearest.
+    """
+    chosen = chosen_tasks(tasks, known, extra)
+    count = per_task * len(chosen) if per_task is not None else episodes
+    return tuple(Trial(chosen[i % len(chosen)], seed + i // len(chosen)) for i in range(count))
+
+
+def chosen_tasks(tasks: str, known: Sequence[str], extra: Sequence[str] = ()) -> tuple[str, ...]:
+    """All that are known, or those named. tasks: `all`, or names separated by commas; a name may end in `/VARIANT`.
+
+    extra: tasks that are played only where they are named. Raises: ConfigError for an unknown task, naming the nearest.
+    The simulator itself knows the variants.
     """
     chosen = tuple(known) if tasks == "all" else tuple(task.strip() for task in tasks.split(","))
     for task in chosen:
-        if task not in (*known, *extra):
+        if task.partition("/")[0] not in (*known, *extra):
             raise ConfigError(f"--tasks: got '{task}'; {nearest(task, (*known, *extra))}")
-    count = per_task * len(chosen) if per_task is not None else episodes
-    return tuple(Trial(chosen[i % len(chosen)], seed + i // len(chosen)) for i in range(count))
+    return chosen
 
 
 def chain_trials(count: int, seed: int) -> tuple[Trial, ...]:

@@ -2,7 +2,7 @@
 
 They keep no memory: each row follows from where things are now, so an expert recovers from any push, begins wherever
 the task before it ended, and can label noisy rollouts (DART, Laskey et al. 2017).
-`python -m sim_bridges.tabletop.measure` measures them.
+`evaluate --policy expert` measures them.
 """
 
 from __future__ import annotations

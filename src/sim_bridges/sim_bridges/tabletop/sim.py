@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim_bridges.chains import Chain, draw_chain
+from sim_bridges.checks import check_command, check_duration, check_seed
 from sim_bridges.sim import Episode
 from sim_bridges.tabletop.arm import CONTROL_S, FINGER_OPEN_M, Arm, rotation_matrix
 from sim_bridges.tabletop.chain_twin import OPEN_DRAWER_M, TabletopTwin, start_layout
@@ -26,6 +27,7 @@ from vla_policy.types import Command, Observation, Pose, seconds_to_ns
 
 CONTROL_NS = seconds_to_ns(CONTROL_S)
 CAMERAS = ("static", "wrist")
+TIME_LIMIT_S = 8.0  # of an instruction
 HOLD_PERIODS = 20  # control periods for which a success condition must hold without a break: 0.2 s
 TOOL_DOWN = np.diag([1.0, -1.0, -1.0])  # hand pointing down, fingers closing along y
 START_LOW_M, START_HIGH_M = np.array([0.33, -0.12, 0.22]), np.array([0.41, 0.04, 0.28])
@@ -97,18 +99,18 @@ class TabletopSim:
 
     def reset(self, task: str, seed: int) -> Episode:
         """Make a start scene. Raises: VlaError for an unknown task, naming the nearest, or a negative seed."""
-        _check_seed(seed)
+        check_seed(seed)
         self._chain = None
         rng = np.random.default_rng([crc32(task.encode()), seed])
         goal = draw_goal(task, rng)
         self.scene.shuffle(rng, _layout(goal))
         self._raise_arm(rng)
         self._begin(goal)
-        return Episode(task, seed, goal.instruction)
+        return Episode(task, seed, goal.instruction, TIME_LIMIT_S)
 
     def draw_chain(self, seed: int) -> Chain:
         """The chain of five instructions of a seed. Raises: VlaError for a negative seed."""
-        _check_seed(seed)
+        check_seed(seed)
         return draw_chain(TabletopTwin(), seed)
 
     def begin_chain(self, chain: Chain) -> Episode:
@@ -133,7 +135,7 @@ class TabletopSim:
         step, words = chain.steps[self._asked], np.random.default_rng([crc32(b"words"), chain.seed, self._asked])
         self._asked += 1
         self._begin(draw_goal(step.task, words, step.choice))
-        return Episode(step.task, chain.seed, self.goal.instruction)
+        return Episode(step.task, chain.seed, self.goal.instruction, TIME_LIMIT_S)
 
     def scatter(self, rng: np.random.Generator, held_share: float = 0.4) -> None:
         """A fresh random scene with the arm anywhere over the table, for cheap pictures with known places.
@@ -165,10 +167,12 @@ class TabletopSim:
 
         Raises: VlaError for a duration that is no positive multiple of 10 ms, or a twist that is not finite.
         """
-        if duration_ns <= 0 or duration_ns % CONTROL_NS:
-            raise VlaError(f"advance: got {duration_ns} ns, expected a positive multiple of {CONTROL_NS} ns, "
-                           "the tabletop's control period; choose a control rate that divides 100 Hz")
-        twist, gripper = _checked(command)
+        check_duration(duration_ns, CONTROL_NS,
+                       "the tabletop's control period; choose a control rate that divides 100 Hz")
+        twist, gripper = None, None
+        if command is not None:
+            check_command(command, 6)
+            twist, gripper = np.asarray(command.arm, np.float64), command.gripper
         for _ in range(duration_ns // CONTROL_NS):
             self.arm.control(twist, gripper)
             mujoco.mj_step(self.scene.model, self.scene.data, self._steps_per_control)
@@ -240,11 +244,6 @@ class TabletopSim:
         self._succeeded = self._held >= HOLD_PERIODS
 
 
-def _check_seed(seed: int) -> None:
-    if seed < 0:
-        raise VlaError(f"seed: got {seed}, expected 0 or more")
-
-
 def _layout(goal: Goal) -> Layout:
     if goal.family is Family.PUSH:
         return Layout(pushed=(goal.colour,))
@@ -253,15 +252,3 @@ def _layout(goal: Goal) -> Layout:
     if goal.family is Family.LIGHT:
         return Layout(light=goal.direction < 0)
     return Layout()
-
-
-def _checked(command: Command | None) -> tuple[NDArray[np.float64] | None, float | None]:
-    if command is None:
-        return None, None
-    twist = np.asarray(command.arm, np.float64)
-    if twist.shape != (6,) or not np.isfinite(twist).all():
-        raise VlaError(f"advance: got arm command {command.arm!r}, expected a finite twist (6,) "
-                       "in m/s and rad/s; see the contract's action kind")
-    if command.gripper is not None and not np.isfinite(command.gripper):
-        raise VlaError(f"advance: got gripper {command.gripper!r}, expected 0 (closed) .. 1 (open)")
-    return twist, command.gripper

@@ -31,8 +31,8 @@ def from_bins(indices: Tensor) -> Tensor:
     return bin_centres(indices.device)[indices]
 
 
-def token_ids(vocabulary_size: int, reserved: int = 0) -> Tensor:
+def token_ids(vocabulary_size: int, reserved: int = 0, device: torch.device | str = "cpu") -> Tensor:
     """The token id of each index, int64 (256,): counted down from the vocabulary's end, less `reserved` ids
     there.
     """
-    return vocabulary_size - reserved - 1 - torch.arange(BINS)
+    return vocabulary_size - reserved - 1 - torch.arange(BINS, device=device)

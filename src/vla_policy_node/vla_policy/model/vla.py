@@ -7,7 +7,6 @@ changes no real frame.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,8 +15,9 @@ from torch import Tensor, nn
 from vla_policy.contract import RobotContract
 from vla_policy.errors import ConfigError, ContractError, nearest
 from vla_policy.model.config import ModelConfig
-from vla_policy.model.formulations.base import Memory, stack_frames
+from vla_policy.model.formulations.base import Memory
 from vla_policy.model.heads.base import ActionShape, Reading
+from vla_policy.model.heads.inpainting import Inpainting
 from vla_policy.model.heads.losses import ActionTargets, LossPart, LossWeights, place_loss
 from vla_policy.model.registry import BACKBONES, FORMULATIONS, HEADS, resolve
 from vla_policy.observation.proprioception import proprioception_names
@@ -99,13 +99,16 @@ class VLAModel(nn.Module):
         pixels_BV3SS = self.backbone.image_processor(images_BVSS3)
         return self.formulation.encode_frame(self.backbone, pixels_BV3SS, state_BP, text_BLD, text_mask_BL)
 
-    def act(self, memories: Sequence[Memory], text_BLD: Tensor,
-            text_mask_BL: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Actions for the newest of the kept frames, oldest first: arm (B, K, A), gripper logits (B, K)."""
-        memory_BW = stack_frames(memories)
+    def act(self, memory_BW: Memory, text_BLD: Tensor, text_mask_BL: Tensor,
+            inpainting: Inpainting | None = None) -> tuple[Tensor, Tensor | None]:
+        """Actions for the newest of the kept frames: arm (B, K, A), gripper logits (B, K).
+
+        memory_BW: what `encode_frame` gave for each frame, oldest first, as tensors (B, W, ...). inpainting: what the
+        chunks go on from, where the head `inpaints`.
+        """
         hidden = partial(self.formulation.newest, self.backbone, memory_BW, text_BLD, text_mask_BL)
-        arm_BWKA, gripper_BWK = self.head.decode(Reading(hidden, self.backbone.word_embedding))
-        return arm_BWKA[:, -1], None if gripper_BWK is None else gripper_BWK[:, -1]
+        reading = Reading(hidden, self.backbone.word_embedding)
+        return self.head.newest(reading) if inpainting is None else self.head.inpaint(reading, inpainting)
 
     def _read(self, images_BWVSS3: Tensor, state_BWP: Tensor, text_ids_BL: Tensor,
               text_mask_BL: Tensor) -> Reading:

@@ -154,6 +154,12 @@ class ObservationBuffer:
                 return None
             return min(ring[-1][0] for ring in self._rings.values())
 
+    def newest_ns(self, channels: Iterable[str]) -> int | None:
+        """The newest instant that all of these channels have reached [ns]; None while one is empty, or of none."""
+        with self._lock:
+            rings = [self._rings[name] for name in channels]
+            return min(ring[-1][0] for ring in rings) if rings and all(rings) else None
+
     def sample(self, asof_ns: int) -> Sample:
         """The newest sample of every channel that is not newer than `asof_ns`.
 

@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from vla_policy.contract import load_contract
@@ -27,6 +28,7 @@ from vla_policy.recording import (
     EpisodeRecord,
     RunningRecord,
     contract_hash,
+    read_episode,
     read_running,
     write_episode,
 )
@@ -46,7 +48,8 @@ def recover(folder: Path, running: RunningRecord | None = None, keep: bool = Fal
     workshop = folder.absolute().parent / WORKSHOP
     made, torn = workshop / folder.name, workshop / f"{folder.name}{TORN}"
     if not folder.exists() and (made / EPISODE_FILE).exists():
-        _swap(folder, made, torn)  # an earlier recovery was interrupted between its last two steps
+        _swap(folder, made, torn, keep)  # an earlier recovery was interrupted between its last two steps
+        return read_episode(folder)
     if (folder / EPISODE_FILE).exists():
         raise DataError(f"{folder}: is whole, it has its {EPISODE_FILE}; nothing is to be recovered")
     if not folder.is_dir():
@@ -56,13 +59,9 @@ def recover(folder: Path, running: RunningRecord | None = None, keep: bool = Fal
         running = running or _known(folder)
         shutil.rmtree(made, ignore_errors=True)
         record = _rewrite(folder, made, running)
-        _swap(folder, made, torn)
+        _swap(folder, made, torn, keep)
     finally:
         os.close(claim)
-    if not keep:
-        shutil.rmtree(torn)
-        if not any(workshop.iterdir()):
-            workshop.rmdir()
     return record
 
 
@@ -113,13 +112,17 @@ def _record(running: RunningRecord, counts: dict[str, EpisodeCount], newest_ns: 
                          topics={name: count.record(0) for name, count in counts.items()})
 
 
-def _swap(folder: Path, made: Path, torn: Path) -> None:
-    """Put the new folder where the old one is."""
+def _swap(folder: Path, made: Path, torn: Path, keep: bool) -> None:
+    """Put the new folder where the old one is, which is kept or deleted."""
     if folder.exists():
         shutil.rmtree(torn, ignore_errors=True)
         os.replace(folder, torn)
     os.replace(made, folder)
     sync_folder(folder.absolute().parent)
+    if not keep:
+        shutil.rmtree(torn, ignore_errors=True)
+        with suppress(OSError):  # others are kept there
+            torn.parent.rmdir()
 
 
 def main() -> None:

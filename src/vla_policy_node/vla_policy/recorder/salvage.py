@@ -19,7 +19,7 @@ from lz4.frame import decompress as decompress_lz4
 from rosbags.interfaces import QosDurability, QosReliability
 from rosbags.rosbag2.metadata import parse_qos
 
-from vla_policy.errors import DataError
+from vla_policy.errors import DataError, VlaError
 from vla_policy.recorder.bag import BagTopic, OfferedQos
 from vla_policy.recorder.definitions import Definition, definition_from
 
@@ -77,6 +77,8 @@ class Salvage:
     def _chunk_messages(self, content: memoryview) -> Iterator[SavedMessage]:
         try:
             yield from self._messages(self._records_in(content))
+        except VlaError:
+            raise  # a type that is not installed is no damage
         except _DAMAGE:
             self.damaged_chunks += 1
 

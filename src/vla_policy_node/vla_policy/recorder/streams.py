@@ -30,7 +30,8 @@ class Fault:
 class Stream:
     """What is known of a topic.
 
-    types, offered: of its present publishers. is_connected: the recorder hears one. newest: last message, of a state.
+    types: of its publishers, also when they left. offered: by the present ones. is_connected: the recorder hears one.
+    newest: last message, of a state.
     """
 
     topic: RecordedTopic

@@ -6,25 +6,29 @@ question is ever taken for one to a new one; the next `reset` connects again.
 
 from __future__ import annotations
 
+import math
 import os
 import ssl
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
+from urllib.parse import parse_qsl
 
 import numpy as np
 from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI, WebSocketException
+from websockets.protocol import State
 from websockets.sync import client
 
 from vla_policy.contract import RobotContract
-from vla_policy.errors import ActionError, InstructionError, ObservationError, RemoteError, VlaError
+from vla_policy.errors import ActionError, InstructionError, ObservationError, RemoteError, VlaError, nearest
 from vla_policy.remote.convention import Convention
 from vla_policy.remote.wire import MAX_MESSAGE_BYTES, PROTOCOL_VERSION, ImageFormat, Message, MessageType, pack, unpack
-from vla_policy.types import ActionChunk, Observation
+from vla_policy.types import ActionChunk, InFlight, Observation
 
 ANSWER_S = 2.0
 TOKEN_VARIABLE = "VLA_POLICY_TOKEN"
+ADDRESS_OPTIONS = ("images", "answer_s")
 KINDS: dict[str, type[VlaError]] = {kind.__name__: kind for kind in (InstructionError, ObservationError, ActionError)}
 
 
@@ -71,11 +75,15 @@ class RemotePolicy:
         self._instruction = ""
         self._server: dict[str, Any] = {}
         self._connect()
+        self.continues_chunks = self._speaks("continues_chunks")
+        self.action_head = str(self._server.get("action_head") or "")
         self.cameras = tuple(self._server.get("cameras") or contract.cameras)
         self.period_ns = int(self._server.get("period_ns") or (execute_rows or 1) * contract.action_dt_ns)
 
     def reset(self, instruction: str) -> None:
         """Begin an episode; connects again where the connection was lost. Raises: InstructionError, RemoteError."""
+        if self._connection is not None and self._connection.state is not State.OPEN:
+            self.close()  # the server gave up a process that was silent for long, as while a simulator is built
         if self._connection is None:
             self._connect()
         self._instruction = instruction
@@ -83,10 +91,16 @@ class RemotePolicy:
         if self._speaks_chunks:
             self._receive(MessageType.EPISODE_START)
 
-    def step(self, observation: Observation, run_id: int = 1) -> ActionChunk:
-        """One inference on the server. Raises: ObservationError, InstructionError, RemoteError."""
+    def step(self, observation: Observation, run_id: int = 1, in_flight: InFlight | None = None) -> ActionChunk:
+        """One inference on the server. Raises: ObservationError, InstructionError, RemoteError.
+
+        in_flight: what the chunk goes on from, where the server's policy `continues_chunks`.
+        """
         started = time.perf_counter()
-        self._send(MessageType.OBSERVATION, self._payload(observation, run_id))
+        payload = self._payload(observation, run_id)
+        if in_flight is not None:
+            payload |= {"in_flight_rows": in_flight.values, "in_flight_frozen": in_flight.frozen}
+        self._send(MessageType.OBSERVATION, payload)
         reply = self._receive(MessageType.ACTION).payload
         self.history_frames = int(reply.get("history_frames", 0))
         timings = dict(reply.get("timings") or {"model": 0.0})
@@ -104,7 +118,10 @@ class RemotePolicy:
 
     @property
     def _speaks_chunks(self) -> bool:
-        return bool((self._server.get("capabilities") or {}).get("chunks"))
+        return self._speaks("chunks")
+
+    def _speaks(self, capability: str) -> bool:
+        return bool((self._server.get("capabilities") or {}).get(capability))
 
     def _connect(self) -> None:
         options = self.options
@@ -151,6 +168,7 @@ class RemotePolicy:
             "joints": np.asarray(observation.joints, np.float64),
             "stamp_ns": observation.stamp_ns,
             "run_id": run_id,
+            "answer_s": self.options.answer_s,  # later the server need not compute it
         }
         pose = observation.pose
         if pose is not None:
@@ -175,8 +193,12 @@ class RemotePolicy:
         if self._connection is None:
             raise RemoteError(f"{self.url}: the connection was lost; begin a new run, which connects again")
         self._sequence += 1
+        data = pack(Message(kind, payload, self._sequence), self.options.images)
+        if len(data) > MAX_MESSAGE_BYTES:
+            raise RemoteError(f"{self.url}: message '{kind}': got {len(data)} bytes, expected at most "
+                              f"{MAX_MESSAGE_BYTES}; send smaller images, or {self.url}?images=jpeg")
         try:
-            self._connection.send(pack(Message(kind, payload, self._sequence), self.options.images))
+            self._connection.send(data)
         except (OSError, WebSocketException) as problem:
             self._drop(f"it went away while '{kind}' was sent ({problem})")
 
@@ -204,8 +226,27 @@ class RemotePolicy:
 def connect(address: str, contract: RobotContract, answer_s: float = ANSWER_S) -> RemotePolicy:
     """The policy at an address; the environment variable VLA_POLICY_TOKEN holds the token, where one is needed.
 
-    Raises: RemoteError.
+    `ws://HOST:PORT?images=jpeg&answer_s=0.5` sets options of this client. Raises: RemoteError.
     """
-    return RemotePolicy(
-        address, contract, ClientOptions(answer_s=answer_s, token=os.environ.get(TOKEN_VARIABLE) or None)
-    )
+    url, asked = _split(address)
+    images = asked.get("images", "raw")
+    if images not in get_args(ImageFormat):
+        raise RemoteError(f"{address}: images: got '{images}'; {nearest(images, get_args(ImageFormat))}")
+    try:
+        answer_s = float(asked.get("answer_s", answer_s))
+    except ValueError:
+        answer_s = 0.0
+    if not 0.0 < answer_s < math.inf:
+        raise RemoteError(f"{address}: answer_s: got '{asked['answer_s']}', expected seconds above 0")
+    token = os.environ.get(TOKEN_VARIABLE) or None
+    return RemotePolicy(url, contract, ClientOptions(answer_s=answer_s, token=token, images=images))
+
+
+def _split(address: str) -> tuple[str, dict[str, str]]:
+    """Address without its query, and the options in that. Raises: RemoteError for an unknown option."""
+    url, _, query = address.partition("?")
+    asked = dict(parse_qsl(query, keep_blank_values=True))
+    for name in asked:
+        if name not in ADDRESS_OPTIONS:
+            raise RemoteError(f"{address}: unknown option '{name}'; {nearest(name, ADDRESS_OPTIONS)}")
+    return url, asked

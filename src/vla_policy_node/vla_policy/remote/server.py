@@ -1,7 +1,7 @@
 """A policy bundle and clients on a websocket in, action chunks out: one policy, any number of robots.
 
-Every client has its own history and instruction; the weights are shared. One thread owns torch and answers in the
-order of arrival; the event loop only moves bytes. A wrong message gets an `error` message, and the connection stays.
+Every client has its own history and instruction; the weights are shared. A wrong message gets an `error` message, and
+the connection stays. How answers come about: `vla_policy.remote.answering`.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import hmac
 import logging
 import ssl
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
 
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 
-from vla_policy.errors import RemoteError, VlaError
+from vla_policy.errors import RemoteError
+from vla_policy.remote.answering import Answering, Batching
 from vla_policy.remote.session import Session
-from vla_policy.remote.wire import MAX_MESSAGE_BYTES, Message, MessageType, pack, unpack
+from vla_policy.remote.wire import MAX_MESSAGE_BYTES
 
 LOGGER = logging.getLogger("vla_policy.remote")
 LOOPBACK = "127.0.0.1"
@@ -42,15 +42,29 @@ class ServerOptions:
     most_clients: int = 16
     idle_s: float = 600.0
 
+    def refusal(self, authorization: str, clients: int) -> tuple[HTTPStatus, str] | None:
+        """Status and words for a client that may not come in. authorization: its header. clients: that are in."""
+        if self.token is not None and not hmac.compare_digest(authorization.encode(), f"Bearer {self.token}".encode()):
+            return HTTPStatus.UNAUTHORIZED, "wrong or missing token: send the header 'Authorization: Bearer TOKEN'\n"
+        if clients >= self.most_clients:
+            return HTTPStatus.SERVICE_UNAVAILABLE, f"{clients} clients are connected, no more are served\n"
+        return None
+
 
 class PolicyServer:
-    """Answers clients until `stop` is called. make_session: a session for a new client, built in torch's thread."""
+    """Answers clients until `stop` is called. make_session, batching: see `Answering`."""
 
-    def __init__(self, make_session: Callable[[], Session], options: ServerOptions | None = None) -> None:
+    def __init__(
+        self,
+        make_session: Callable[[], Session],
+        options: ServerOptions | None = None,
+        batching: Batching | None = None,
+    ) -> None:
         self.options = options or ServerOptions()
         self.port = self.options.port
         self._make_session = make_session
-        self._torch = ThreadPoolExecutor(1, thread_name_prefix="policy")
+        self._batching = batching
+        self._answering: Answering | None = None
         self._clients = 0
         self._stop: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -61,6 +75,7 @@ class PolicyServer:
         Raises: RemoteError for a port that is taken.
         """
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._answering = Answering(self._make_session, self._batching)
         options = self.options
         try:
             server = await serve(
@@ -76,11 +91,13 @@ class PolicyServer:
             raise RemoteError(
                 f"{options.host}:{options.port}: {problem.strerror or problem}; choose another --host or --port"
             ) from None
-        async with server:
-            self.port = server.sockets[0].getsockname()[1]
-            on_ready()
-            await self._stop.wait()
-        self._torch.shutdown(wait=False, cancel_futures=True)
+        try:
+            async with server:
+                self.port = server.sockets[0].getsockname()[1]
+                on_ready()
+                await self._stop.wait()
+        finally:
+            await self._answering.close()
 
     def stop(self) -> None:
         """End `run`; may be called from any thread."""
@@ -91,26 +108,15 @@ class PolicyServer:
         """Health checks, and whether a client may come in."""
         if request.path == "/health":
             return connection.respond(HTTPStatus.OK, "ok\n")
-        token = self.options.token
-        if token is not None and not hmac.compare_digest(
-            request.headers.get("Authorization", "").encode(), f"Bearer {token}".encode()
-        ):
-            return connection.respond(
-                HTTPStatus.UNAUTHORIZED, "wrong or missing token: send the header 'Authorization: Bearer TOKEN'\n"
-            )
-        if self._clients >= self.options.most_clients:
-            return connection.respond(
-                HTTPStatus.SERVICE_UNAVAILABLE, f"{self._clients} clients are connected, no more are served\n"
-            )
-        return None
+        refusal = self.options.refusal(request.headers.get("Authorization", ""), self._clients)
+        return None if refusal is None else connection.respond(*refusal)
 
     async def _client(self, connection: ServerConnection) -> None:
         self._clients += 1
         name = f"{connection.remote_address[0]}:{connection.remote_address[1]}"
         LOGGER.info("%s came", name)
         try:
-            session = await self._in_torch(self._make_session)
-            await self._converse(connection, session)
+            await self._converse(connection, await self._answering.open())
         except ConnectionClosed as problem:
             LOGGER.info("%s left: %s", name, problem)
         except TimeoutError:
@@ -121,28 +127,6 @@ class PolicyServer:
     async def _converse(self, connection: ServerConnection, session: Session) -> None:
         while True:
             data = await asyncio.wait_for(connection.recv(), self.options.idle_s)
-            reply = await self._in_torch(_answer, session, data)
+            reply = await self._answering.answer(session, data, lambda: connection.state is State.OPEN)
             if reply is not None:
                 await connection.send(reply)
-
-    async def _in_torch(self, job: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._torch, job, *arguments)
-
-
-def _answer(session: Session, data: bytes | str) -> bytes | None:
-    """The answer's bytes; mistakes of the client become an `error` message."""
-    sequence = 0
-    try:
-        message = unpack(data)
-        sequence = message.seq
-        reply = session.answer(message)
-    except VlaError as problem:
-        reply = Message(MessageType.ERROR, {"error": str(problem), "kind": type(problem).__name__}, sequence)
-    except Exception as problem:  # a fault of the policy must not take the other robots' server down
-        LOGGER.exception("the policy failed")
-        reply = Message(
-            MessageType.ERROR,
-            {"error": f"the policy failed: {type(problem).__name__}: {problem}", "kind": "Exception"},
-            sequence,
-        )
-    return None if reply is None else pack(reply)

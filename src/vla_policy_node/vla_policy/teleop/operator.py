@@ -34,10 +34,15 @@ class TeleopState(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class GuardWord:
-    """What the guard says. fault: why nothing may move, None: it may. has_control: the operator has taken over."""
+    """What the guard says.
+
+    fault: why nothing may move, None: it may. has_control: an operator has taken over. run_id: of the run that drives
+    or drove last.
+    """
 
     fault: str | None
     has_control: bool
+    run_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,7 @@ class Operator:
         self._reach_ns = seconds_to_ns(reach_s)
         self._run_id = first_run_id - 1
         self.driving = False
+        self._heeded = False  # the guard named this run
         self._ended_run_id = 0
         self._armed = False  # the switch was seen released; one that is stuck or was held through a fault moves nothing
         self._wish: Wish | None = None
@@ -120,7 +126,7 @@ class Operator:
         held = alive and self._wish is not None and self._wish.dead_man
         if alive and not held:
             self._armed, self._refusal = True, ""
-        if self.driving and guard.fault is not None:
+        if self.driving and (guard.fault is not None or self._is_displaced(guard)):
             self.release()
         elif self.driving and not held:
             self._end()
@@ -146,6 +152,16 @@ class Operator:
             self._silent = False
         return not silent
 
+    def _is_displaced(self, guard: GuardWord) -> bool:
+        """Whether the guard heeded this run and now heeds another: a second operator drives. It is told once."""
+        ours = guard.run_id == self._run_id
+        displaced = self._heeded and not ours
+        self._heeded = ours
+        if displaced:
+            self._warnings.append(f"run {guard.run_id} drives the robot now, perhaps another operator's; release "
+                                  f"{self._switch} and hold it again to take over")
+        return displaced
+
     def _begin(self, state: Observation | None, obstacle: str | None) -> None:
         refusal = obstacle or self._planner.begin(state, self._wish)
         if refusal:
@@ -153,7 +169,7 @@ class Operator:
             self._warnings.append(f"the arm holds: {refusal}")
             return
         self._run_id += 1
-        self.driving = True
+        self.driving, self._heeded = True, False
         self._chunk_stamp_ns = -1
 
     def _end(self) -> None:

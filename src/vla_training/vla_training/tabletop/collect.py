@@ -28,11 +28,11 @@ from sim_bridges.tabletop.tasks import TASKS, find_task
 from vla_policy.contract import RobotContract, load_contract
 from vla_policy.errors import ConfigError, VlaError
 from vla_policy.policy import Policy
+from vla_policy.provenance import provenance
 from vla_policy.resources import find_contract
 from vla_training.console import refuse
 from vla_training.datasets.lerobot import Shard, ShardWriter, finalize
 from vla_training.datasets.mapping import described
-from vla_training.provenance import provenance
 from vla_training.tabletop.demonstrator import Recording, demonstrate, demonstrate_chain, features
 from vla_training.tabletop.workers import workers
 

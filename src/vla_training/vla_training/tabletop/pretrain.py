@@ -31,10 +31,10 @@ from vla_policy.model.registry import BACKBONES, resolve
 from vla_policy.model.tokenizer import Tokenizer
 from vla_policy.model.vla import VLAModel, build_model
 from vla_policy.normalizer import Normalizer
+from vla_policy.provenance import provenance
 from vla_policy.resources import find_contract
 from vla_training.console import refuse
 from vla_training.datasets.statistics import fit_state
-from vla_training.provenance import provenance
 from vla_training.tabletop.grounding import PlaceScale, Scenes, load_scenes, scene_batch
 from vla_training.training.optimization import AveragedWeights, autocast, learning_rate_at, make_optimizer
 from vla_training.training.same_model import check_same_model

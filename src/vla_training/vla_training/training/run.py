@@ -16,11 +16,11 @@ import torch
 from vla_policy.checkpoint import Bundle, save_bundle
 from vla_policy.contract import load_contract
 from vla_policy.model.vla import VLAModel
+from vla_policy.provenance import provenance
 from vla_policy.resources import find_contract
 from vla_training.adapt import merged, prepare_model
 from vla_training.config import Budget, load_training_file
 from vla_training.datasets.training_data import open_training_data
-from vla_training.provenance import provenance
 from vla_training.tabletop.grounding import PlaceScale, load_scenes
 from vla_training.training import state
 from vla_training.training.feed import Feed, Share

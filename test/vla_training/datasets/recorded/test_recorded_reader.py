@@ -26,6 +26,7 @@ from make_bags import (
 )
 
 from vla_policy.errors import DataError
+from vla_policy.execution import PacedPolicy
 from vla_policy.messages import stamp_to_ns
 from vla_policy.observation.buffer import ObservationBuffer, channels_of
 from vla_policy.observation.streams import decode_sample, message_types
@@ -111,8 +112,9 @@ def observed_live(sent: list[Message]) -> list[Observation]:
 
     channels = {topic: channel for channel, (topic, _) in message_types(CONTRACT).items()}
     buffer = ObservationBuffer(channels_of(CONTRACT))
-    run = PolicyRun(RunRequest(1, "push the button", not_before_ns=START_NS), Watcher(), buffer,
-                    lambda sample: decode_sample(CONTRACT, sample), CONTRACT.cameras, CONTRACT.action_dt_ns // 2, 1.0)
+    paced = PacedPolicy(Watcher(), CONTRACT, slack_ns=CONTRACT.action_dt_ns // 2)
+    run = PolicyRun(RunRequest(1, "push the button", not_before_ns=START_NS), paced, buffer,
+                    lambda sample: decode_sample(CONTRACT, sample), CONTRACT.cameras, 1.0)
     run.begin()
     for received_ns, topic, msg in sent:
         if topic in channels and received_ns <= START_NS + 10 * NS_PER_S:

@@ -27,6 +27,17 @@ from vla_policy.strict import StrictModel
 Part = Literal["vision", "resampler", "text", "embeddings"]
 
 
+_PLANES: dict[tuple[tuple[float, float, float], torch.device], Tensor] = {}  # compilers see through a dict
+
+
+def _planes(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """(3, 1, 1) on the device, in grey levels; sent there once, for that waits for a GPU."""
+    if (values, device) not in _PLANES:
+        with torch.inference_mode(False):  # training may need them after serving
+            _PLANES[values, device] = 255 * torch.tensor(values, device=device)[:, None, None]
+    return _PLANES[values, device]
+
+
 @dataclass(frozen=True, slots=True)
 class ImageProcessor:
     """Scales pixels as the vision tower knows them: (value / 255 - mean) / std. `size`: image side [px]."""
@@ -44,8 +55,7 @@ class ImageProcessor:
             raise ValueError(f"images: got {images.dtype} {tuple(images.shape)}, expected torch.uint8 "
                              f"(..., {self.size}, {self.size}, 3); use "
                              "vla_policy.observation.resize.resize_image")
-        mean, std = (255 * torch.tensor(value, device=images.device)[:, None, None]
-                     for value in (self.mean, self.std))
+        mean, std = _planes(self.mean, images.device), _planes(self.std, images.device)
         # Planes first: subtracting from whole planes is several times faster than from interleaved pixels.
         return images.movedim(-1, -3).contiguous().float().sub_(mean).div_(std)
 
@@ -58,6 +68,7 @@ class Backbone(nn.Module, ABC):
     causal: no token sees a later one.
     leading_tokens: how many text tokens (the beginning of the sentence) stand before the images.
     first_position: position of the first token.
+    casts_inputs: its weights may be of any number type, since what comes in is cast to it.
     """
 
     image_size: ClassVar[int] = 112
@@ -66,6 +77,7 @@ class Backbone(nn.Module, ABC):
     causal: ClassVar[bool] = True
     leading_tokens: ClassVar[int] = 0
     first_position: ClassVar[int] = 0
+    casts_inputs: ClassVar[bool] = False
 
     class Options(StrictModel):
         """Keys of `backbone_options`; a backbone without any inherits this."""

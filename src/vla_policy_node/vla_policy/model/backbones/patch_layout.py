@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 
-def flat_patches(pixels_M3SS: Tensor, patch: int, merge: int, frames: int) -> tuple[Tensor, Tensor]:
-    """Square images -> patches (P, 3 * frames * patch * patch) and the grid of each image, (M, 3).
+def flat_patches(pixels_M3SS: Tensor, patch: int, merge: int, frames: int) -> Tensor:
+    """Square images -> patches (P, 3 * frames * patch * patch).
 
     Patches that the tower will merge into one token, `merge` x `merge` of them, follow each other. A still
     image is repeated to the `frames` that a patch spans in time.
@@ -21,8 +21,12 @@ def flat_patches(pixels_M3SS: Tensor, patch: int, merge: int, frames: int) -> tu
     parts = pixels_M3SS[:, None].expand(-1, frames, -1, -1, -1)
     parts = parts.reshape(images, frames, channels, cells, merge, patch, cells, merge, patch)
     parts = parts.permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
-    grid = torch.tensor([[1, cells * merge, cells * merge]], device=pixels_M3SS.device)
-    return parts.reshape(-1, channels * frames * patch * patch), grid.expand(images, -1)
+    return parts.reshape(-1, channels * frames * patch * patch)
+
+
+def patch_grid(images: int, side: int) -> Tensor:
+    """Time, rows and columns of the patches of so many still images, `side` x `side` patches each: (M, 3)."""
+    return torch.tensor([[1, side, side]]).expand(images, -1)
 
 
 def rope_positions(mask_BT: Tensor, visual_BT: Tensor, side: int) -> Tensor:

@@ -49,18 +49,21 @@ class PretrainedBackbone(Backbone):
     """A native vision-language model behind the faces of every backbone.
 
     hf_class: the class in `transformers`. weights: its published checkpoint. published: the configuration of
-    that, to count parameters without a network; None where it is not known. mean, std: how its vision tower
+    that, to count parameters without a network; None where it is not known. other_sizes: configurations of its other
+    checkpoints, to measure models of their size. mean, std: how its vision tower
     wants pixels scaled. instruction_prompt: its prompt, special tokens included.
     """
 
     hf_class: ClassVar[type[PreTrainedModel]]
     weights: ClassVar[str]
     published: ClassVar[dict[str, Any] | None] = None
+    other_sizes: ClassVar[dict[str, dict[str, Any]]] = {}
     mean: ClassVar[tuple[float, float, float]] = (0.5, 0.5, 0.5)
     std: ClassVar[tuple[float, float, float]] = (0.5, 0.5, 0.5)
     instruction_prompt: ClassVar[str] = INSTRUCTION
     image_size: ClassVar[int] = 224
     text_length: ClassVar[int] = 48
+    casts_inputs: ClassVar[bool] = True
 
     class Options(StrictModel):
         """weights: a name on the Hugging Face hub, a local folder, or random-tiny; by default the published

@@ -20,9 +20,11 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    vision_utils,
 )
 
-from vla_policy.model.backbones.patch_layout import flat_patches, rope_positions
+from vla_policy.model.backbones.base import ImageProcessor
+from vla_policy.model.backbones.patch_layout import flat_patches, patch_grid, rope_positions
 from vla_policy.model.backbones.pretrained import (
     CLIP_MEAN,
     CLIP_STD,
@@ -52,6 +54,10 @@ class Qwen25Vl(PretrainedBackbone):
     instruction_prompt = ("<|im_start|>user\n<|vision_start|><|vision_end|>{instruction}<|im_end|>\n"
                           "<|im_start|>assistant\n")
     leading_tokens = 4  # to the start of the images
+
+    def __init__(self, vlm: nn.Module, image_processor: ImageProcessor) -> None:
+        super().__init__(vlm, image_processor)
+        self._layouts: dict[tuple[int, torch.device], dict[str, Tensor]] = {}
 
     @classmethod
     def tiny_config(cls, vocabulary_size: int, image_size: int) -> PreTrainedConfig:
@@ -93,9 +99,34 @@ class Qwen25Vl(PretrainedBackbone):
 
     def _image_features(self, pixels_M3SS: Tensor) -> Any:
         vision = self.vlm.config.vision_config
-        patches = flat_patches(pixels_M3SS, vision.patch_size, vision.spatial_merge_size,
-                               vision.temporal_patch_size)
-        return self.vlm.model.get_image_features(*patches)
+        patches = flat_patches(pixels_M3SS, vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
+        images, device = len(pixels_M3SS), pixels_M3SS.device
+        if (images, device) not in self._layouts:
+            with torch.inference_mode(False):  # training may need them after serving
+                self._layouts[images, device] = self._layout(images, device)
+        return self.vlm.model.get_image_features(patches, **self._layouts[images, device])
+
+    def _layout(self, images: int, device: torch.device) -> dict[str, Tensor]:
+        """Where the patches of so many images are, as the vision tower takes it: it would wait for the GPU to count
+        them anew in every step, and could not be captured.
+        """
+        vision = self.vlm.config.vision_config
+        grid_M3 = patch_grid(images, self.image_side * vision.spatial_merge_size)
+        layout = {"position_ids": vision_utils.get_vision_position_ids(grid_M3, vision.spatial_merge_size)}
+        ends = {"cu_seqlens": vision_utils.get_vision_cu_seqlens(grid_M3)}
+        if hasattr(vision, "window_size"):
+            layout["window_index"], ends["cu_window_seqlens"] = vision_utils.get_vision_window_index(
+                grid_M3, vision.spatial_merge_size, vision.window_size, vision.patch_size)
+        if hasattr(vision, "num_position_embeddings"):
+            tower = self.vision_tower
+            layout["interp_indices"], layout["interp_weights"] = (
+                vision_utils.get_vision_interpolation_indices_and_weights(
+                    grid_M3, tower.num_grid_per_side, tower.interpolation_mode, tower.interpolation_align_corners,
+                    vision.spatial_merge_size))
+        # All kinds of attention but flash read the ends of sequences on the host.
+        ends_on = device if "flash" in vision._attn_implementation else torch.device("cpu")
+        return {"image_grid_thw": grid_M3, **{name: part.to(device) for name, part in layout.items()},
+                **{name: part.to(ends_on) for name, part in ends.items()}}
 
 
 class Qwen2Vl(Qwen25Vl):

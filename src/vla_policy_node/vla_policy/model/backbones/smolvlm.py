@@ -19,5 +19,9 @@ class SmolVLM(Idefics3):
         "vision_config": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
                           "num_attention_heads": 12, "patch_size": 16, "image_size": 512},
         "scale_factor": 4}
+    other_sizes = {"500m": published | {
+        "text_config": published["text_config"] | {"hidden_size": 960, "intermediate_size": 2560, "head_dim": 64,
+                                                   "num_hidden_layers": 32, "num_attention_heads": 15,
+                                                   "num_key_value_heads": 5}}}
     image_size = 512
     instruction_prompt = "<|im_start|>User:{instruction}<end_of_utterance>\nAssistant:"

@@ -7,7 +7,6 @@ text, D width, Q action queries of a frame, T action tokens written so far (auto
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -17,11 +16,6 @@ from vla_policy.model.backbones.base import Backbone
 from vla_policy.model.config import ModelConfig
 
 Memory = tuple[Tensor, ...]
-
-
-def stack_frames(memories: Sequence[Memory]) -> Memory:
-    """What was kept of single frames, oldest first, each (B, ...) -> of the window, each (B, W, ...)."""
-    return tuple(torch.stack(parts, 1) for parts in zip(*memories, strict=True))
 
 
 class Formulation(nn.Module, ABC):

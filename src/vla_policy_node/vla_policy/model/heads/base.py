@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from vla_policy.model.config import ModelConfig
+from vla_policy.model.heads.inpainting import Inpainting
 from vla_policy.model.heads.losses import ActionTargets, LossPart, LossWeights, gripper_loss, pose_loss
 from vla_policy.strict import StrictModel
 
@@ -60,10 +61,12 @@ class ActionHead(nn.Module, ABC):
 
     action_space: the one it works in.
     history: whether it fuses the frames of a window; optional: where the formulation does not.
+    inpaints: whether it can go on from rows of a chunk before.
     """
 
     action_space: ClassVar[Literal["continuous", "discrete"]] = "continuous"
     history: ClassVar[Literal["never", "always", "optional"]] = "never"
+    inpaints: ClassVar[bool] = False
 
     class Options(StrictModel):
         """Keys of `head_options`; a head without any inherits this."""
@@ -94,6 +97,15 @@ class ActionHead(nn.Module, ABC):
     def decode(self, reading: Reading) -> tuple[Tensor, Tensor | None]:
         """`forward` on what the rest of the model says."""
         return self(reading.feature)
+
+    def newest(self, reading: Reading) -> tuple[Tensor, Tensor | None]:
+        """The part of `decode` that serving needs: arm (B, K, A) and gripper logits (B, K) of the newest frame."""
+        arm_BWKA, gripper_BWK = self.decode(reading)
+        return arm_BWKA[:, -1], None if gripper_BWK is None else gripper_BWK[:, -1]
+
+    def inpaint(self, reading: Reading, inpainting: Inpainting) -> tuple[Tensor, Tensor | None]:
+        """As `newest`, going on from the rows of a chunk before; of heads that do."""
+        raise NotImplementedError(f"{type(self).__name__} does not inpaint")
 
     def loss(self, reading: Reading, targets: ActionTargets, weights: LossWeights) -> dict[str, LossPart]:
         """The parts of the loss, not weighed: `pose`, and `gripper` where there is one."""

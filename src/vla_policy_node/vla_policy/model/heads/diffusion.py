@@ -18,6 +18,7 @@ from torch import Tensor
 from vla_policy.model.config import ModelConfig
 from vla_policy.model.heads.base import ActionShape
 from vla_policy.model.heads.generative import GenerativeHead
+from vla_policy.model.heads.inpainting import Inpainting
 from vla_policy.model.heads.losses import LossPart, LossWeights, pose_loss
 
 TIMES = 100
@@ -43,7 +44,7 @@ class DiffusionHead(GenerativeHead):
         clean = self.denoiser(noisy, times_BW / TIMES, features_BWD)
         return pose_loss(self.rows(clean), self.rows(chunk_BWE), rows_BWK, weights.pose)
 
-    def sample(self, features_BWD: Tensor) -> Tensor:
+    def sample(self, features_BWD: Tensor, inpainting: Inpainting | None = None) -> Tensor:
         """Flat chunks (B, W, E) by `steps` DDIM steps."""
         frames = features_BWD.shape[:2]
         noisy = self.first_noise.expand(*frames, -1)
@@ -51,7 +52,18 @@ class DiffusionHead(GenerativeHead):
         for now, later in zip(times[:-1], times[1:], strict=True):
             kept, kept_later = self.kept[now], self.kept[later]
             time = torch.full(frames, now / TIMES, device=noisy.device)
-            clean = self.denoiser(noisy, time, features_BWD).clamp(-1, 1)
+            if inpainting is None:
+                clean = self.denoiser(noisy, time, features_BWD)
+            else:
+                clean = self._guided_clean(noisy, time, features_BWD, kept, inpainting)
+            clean = clean.clamp(-1, 1)
             noise = (noisy - kept.sqrt() * clean) / (1 - kept).sqrt()
             noisy = kept_later.sqrt() * clean + (1 - kept_later).sqrt() * noise
         return noisy
+
+    def _guided_clean(self, noisy: Tensor, time_BW: Tensor, features_BWD: Tensor, kept: Tensor,
+                      inpainting: Inpainting) -> Tensor:
+        """Its noisy chunks are points of the straight path too, but for their scale."""
+        scale = kept.sqrt() + (1 - kept).sqrt()
+        return inpainting.guided(lambda at: self.denoiser(at * scale, time_BW, features_BWD), noisy / scale,
+                                 float(kept.sqrt() / scale))

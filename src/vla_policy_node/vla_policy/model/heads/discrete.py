@@ -65,7 +65,7 @@ class DiscreteHead(ActionHead):
         if not self.shape.has_gripper:
             return arm, None
         gripper, opens = logits[..., -1, :], bin_centres(logits.device) > 0
-        return arm, gripper[..., opens].logsumexp(-1) - gripper[..., ~opens].logsumexp(-1)
+        return arm, _logsumexp(gripper, opens) - _logsumexp(gripper, ~opens)
 
     def decode(self, reading: Reading) -> tuple[Tensor, Tensor | None]:
         """All tokens at once, or one after the other, the likeliest each time."""
@@ -97,9 +97,14 @@ class DiscreteHead(ActionHead):
 
     def _words(self, reading: Reading) -> Tensor:
         weight = reading.word_embedding.weight
-        return weight[token_ids(len(weight), self.reserved).to(weight.device)]
+        return weight[token_ids(len(weight), self.reserved, weight.device)]
 
     def _embed(self, reading: Reading, bins: Tensor) -> Tensor:
         """Bin indices (...) -> embedded tokens (..., D), as the backbone embeds words."""
         size = len(reading.word_embedding.weight)
-        return reading.word_embedding(token_ids(size, self.reserved).to(bins.device)[bins])
+        return reading.word_embedding(token_ids(size, self.reserved, bins.device)[bins])
+
+
+def _logsumexp(logits: Tensor, counts: Tensor) -> Tensor:
+    """Over the last dimension's members that count; picking them out would wait for a GPU."""
+    return logits.masked_fill(~counts, float("-inf")).logsumexp(-1)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vla_policy.model.heads.generative import GenerativeHead
+from vla_policy.model.heads.inpainting import Inpainting
 from vla_policy.model.heads.losses import LossPart, LossWeights, pose_loss
 
 
@@ -27,11 +28,21 @@ class FlowHead(GenerativeHead):
         velocity = self.denoiser(noisy, times_BW, features_BWD)
         return pose_loss(self.rows(velocity), self.rows(chunk_BWE - noise), rows_BWK, weights.pose)
 
-    def sample(self, features_BWD: Tensor) -> Tensor:
+    def sample(self, features_BWD: Tensor, inpainting: Inpainting | None = None) -> Tensor:
         """Flat chunks (B, W, E) by `steps` Euler steps."""
         frames = features_BWD.shape[:2]
         chunk = self.first_noise.expand(*frames, -1)
         for step in range(self.steps):
             time = torch.full(frames, step / self.steps, device=chunk.device)
-            chunk = chunk + self.denoiser(chunk, time, features_BWD) / self.steps
+            if inpainting is None:
+                velocity = self.denoiser(chunk, time, features_BWD)
+            else:
+                velocity = self._guided_velocity(chunk, time, features_BWD, step / self.steps, inpainting)
+            chunk = chunk + velocity / self.steps
         return chunk
+
+    def _guided_velocity(self, chunk: Tensor, time_BW: Tensor, features_BWD: Tensor, time: float,
+                         inpainting: Inpainting) -> Tensor:
+        left = 1 - time
+        clean = inpainting.guided(lambda at: at + left * self.denoiser(at, time_BW, features_BWD), chunk, time)
+        return (clean - chunk) / left

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from vla_policy.model.config import ModelConfig
 from vla_policy.model.heads.base import ActionHead, ActionShape, Reading
 from vla_policy.model.heads.history import CausalHistory, HistoryOptions
+from vla_policy.model.heads.inpainting import Inpainting
 from vla_policy.model.heads.losses import ActionTargets, LossPart, LossWeights, gripper_loss, without_padding
 from vla_policy.model.registry import FORMULATIONS, resolve
 
@@ -29,6 +30,7 @@ class GenerativeHead(ActionHead):
     """A denoiser on every frame's feature; the past is fused first where the formulation has not done so."""
 
     history = "optional"
+    inpaints = True
 
     class Options(HistoryOptions):
         """denoiser_size: its width. steps: of sampling. seed: of the noise that sampling starts from."""
@@ -57,8 +59,8 @@ class GenerativeHead(ActionHead):
         cls.Options(**config.head_options).check()
 
     @abstractmethod
-    def sample(self, features_BWD: Tensor) -> Tensor:
-        """Flat chunks (B, W, K * A) out of `first_noise`."""
+    def sample(self, features_BWD: Tensor, inpainting: Inpainting | None = None) -> Tensor:
+        """Flat chunks (B, W, K * A) out of `first_noise`, guided by `inpainting`, where there is one."""
 
     @abstractmethod
     def denoising_loss(self, features_BWD: Tensor, chunk_BWE: Tensor, rows_BWK: Tensor,
@@ -67,9 +69,25 @@ class GenerativeHead(ActionHead):
 
     def forward(self, features_BWD: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, W, D) -> sampled arm (B, W, K, A) and gripper logits (B, W, K) or None."""
-        features_BWD = self.past(features_BWD)
+        return self._act(self.past(features_BWD))
+
+    def newest(self, reading: Reading) -> tuple[Tensor, Tensor | None]:
+        """Arm (B, K, A) and gripper logits (B, K) of the newest frame: noise is turned into no other one's actions."""
+        arm_B1KA, gripper_B1K = self._act(self.past(reading.feature)[:, -1:])
+        return arm_B1KA[:, 0], None if gripper_B1K is None else gripper_B1K[:, 0]
+
+    def _act(self, features_BWD: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The same from features that know the past."""
         arm_BWKA = self.rows(self.sample(features_BWD))
         return arm_BWKA, None if self.gripper is None else self.gripper(features_BWD).float()
+
+    def inpaint(self, reading: Reading, inpainting: Inpainting) -> tuple[Tensor, Tensor | None]:
+        """Sampled arm (B, K, A) whose frozen rows are those given, and gripper logits (B, K) or None."""
+        features_B1D = self.past(reading.feature)[:, -1:]
+        # The guidance differentiates, which nothing that is made in inference mode bears.
+        with torch.inference_mode(False), torch.no_grad():
+            flat_B1E = inpainting.keep(self.sample(features_B1D.clone(), inpainting))
+        return self.rows(flat_B1E)[:, 0], None if self.gripper is None else self.gripper(features_B1D)[:, 0].float()
 
     def loss(self, reading: Reading, targets: ActionTargets, weights: LossWeights) -> dict[str, LossPart]:
         """`pose`: of denoising. `gripper`: cross entropy."""

@@ -44,6 +44,6 @@ class LstmHead(ActionHead):
 
     def forward(self, features_BWD: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, W, D) -> arm (B, W, K, A) and gripper logits (B, W, K) or None; the state is zero before frame 0."""
-        past, _ = self.lstm(features_BWD)
-        past = self.dropout(past)
+        past, _ = self.lstm(features_BWD.to(self.lstm.weight_ih_l0.dtype))
+        past = self.dropout(past.to(features_BWD.dtype))
         return self.decoder(past if self.past is None else features_BWD + self.past(past))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from vla_policy.action.recorded_rows import driven
 from vla_policy.contract import RobotContract
 from vla_policy.errors import ContractError, DataError, ObservationError
+from vla_policy.execution import PacedPolicy
 from vla_policy.messages import command_from_msg
 from vla_policy.observation.buffer import ObservationBuffer, Sample, camera_channel, channels_of
 from vla_policy.observation.streams import concerns, decode_state, message_types
@@ -72,9 +73,20 @@ class _Notes:
     def reset(self, instruction: str) -> None:
         self.samples.clear()
 
-    def step(self, observation: Any, run_id: int = 1) -> Any:
-        self.samples.append(observation)
+    def step(self, observation: _Seen, run_id: int = 1) -> _Seen:
+        self.samples.append(observation.sample)
         return observation
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Stands where a run expects an observation: a sample that is not decoded yet."""
+
+    sample: Sample
+
+    @property
+    def stamp_ns(self) -> int:
+        return self.sample.asof_ns
 
 
 def play(path: Path, record: EpisodeRecord) -> Playback:
@@ -117,8 +129,8 @@ class _Streams:
         self._notes = _Notes(contract.action_dt_ns)
         self._slack_ns = 0 if record.pace == "lockstep" else contract.action_dt_ns // 2
         request = RunRequest(1, record.instruction, not_before_ns=record.start_ns)
-        self._run = PolicyRun(request, self._notes, self._buffer, lambda sample: sample, contract.cameras,
-                              self._slack_ns, LOST_AFTER_S)
+        self._run = PolicyRun(request, PacedPolicy(self._notes, contract, slack_ns=self._slack_ns), self._buffer, _Seen,
+                              contract.cameras, LOST_AFTER_S)
         self._run.begin()
         self._newest_ns: dict[str, int] = {}
         self._now_ns = 0

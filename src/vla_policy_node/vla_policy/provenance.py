@@ -16,7 +16,7 @@ import torch
 def provenance(program: str, arguments: Sequence[str] | None) -> dict[str, str]:
     """What to note beside every result. The commit ends in `+changes` where the tree differs from it.
 
-    program: name of the command, as in `ros2 run vla_training PROGRAM`. arguments: None for those of this
+    program: name of the command, as in `ros2 run PACKAGE PROGRAM`. arguments: None for those of this
     process.
     """
     words = sys.argv[1:] if arguments is None else arguments

@@ -1,0 +1,7 @@
+"""`python -m vla_policy.bench`: see `vla_policy.bench.command`."""
+
+import sys
+
+from vla_policy.bench.command import main
+
+sys.exit(main())
