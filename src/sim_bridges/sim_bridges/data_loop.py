@@ -107,7 +107,7 @@ def play(options: argparse.Namespace, console: Console) -> list[Step]:
     if options.rehearse:
         loop.run("demonstrations of the other tasks", _python(
             "vla_training.tabletop.collect", "--output", rehearsal, "--episodes", options.rehearse, "--first-seed",
-            REHEARSAL_SEED, "--workers", options.workers))
+            REHEARSAL_SEED, "--workers", options.workers), lambda: _held(rehearsal))
     _record(loop, options, bags)
     loop.run("conversion", _python("vla_training.convert", bags, data, "--robot", options.robot, "--outcome", "success",
                                    "--workers", options.workers),
@@ -115,7 +115,7 @@ def play(options: argparse.Namespace, console: Console) -> list[Step]:
     more = [f"with:={rehearsal}"] if options.rehearse else []
     more += [f"steps:={options.steps}"] if options.steps else []
     loop.run("fine-tuning", _python("vla_training.finetune", f"data:={data}", f"from:={options.policy}",
-                                    f"output:={tuned}", *more))
+                                    f"output:={tuned}", *more), lambda: _tuned(Path(bundle)))
     _measure(loop, "the task after", options, bundle)
     _remember(loop, "the other tasks after", options, bundle)
     console.print(f"written to {loop.output}/loop.json and loop.md; the policy is {bundle}, {task} is what it learnt",
@@ -167,10 +167,19 @@ def _recorded(told: Path) -> dict[str, Any]:
             "seconds_per_episode": round(sum(scene["seconds"] for scene in scenes) / max(1, len(kept)), 2)}
 
 
-def _converted(data: Path) -> dict[str, Any]:
+def _held(data: Path) -> dict[str, Any]:
     info = json.loads((data / "meta/info.json").read_text(encoding="utf-8"))
+    return {"episodes": info["total_episodes"], "frames": info["total_frames"]}
+
+
+def _converted(data: Path) -> dict[str, Any]:
     skipped = json.loads((data / "meta/conversion.json").read_text(encoding="utf-8"))["skipped"]
-    return {"episodes": info["total_episodes"], "frames": info["total_frames"], "left_out": len(skipped)}
+    return _held(data) | {"left_out": len(skipped)}
+
+
+def _tuned(bundle: Path) -> dict[str, Any]:
+    made = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))["provenance"]
+    return {"steps": made["steps"], "minutes": made["minutes"]}
 
 
 def _words(facts: dict[str, Any]) -> str:
