@@ -26,18 +26,19 @@ GRASP_STEPS, SETTLE_STEPS = 4, 2
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """drop_m: how far above the height of the grasp the fingers open.
+    """drop_m: how far above the height of the grasp the fingers open. lift_m: of the grasp above the object's middle.
 
     turns_rad: of the hand before the grasp, about the vertical, by how the object lies: layouts take turns in it.
     """
 
     drop_m: float
     turns_rad: tuple[float, ...] = (0.0,)
+    lift_m: float = 0.0
 
 
 SCRIPTS: Mapping[str, Script] = {
     "widowx_stack_cube": Script(0.035),
-    "widowx_spoon_on_towel": Script(0.03, (0.0, np.pi / 2)),
+    "widowx_spoon_on_towel": Script(0.03, (0.0, np.pi / 2), lift_m=0.01),  # lower, the fingers meet the table
     "widowx_carrot_on_plate": Script(0.04, (0.0, np.pi / 2))}
 
 
@@ -72,7 +73,8 @@ class Expert:
             raise InstructionError(f"expert: got task '{task}' ({instruction}); {nearest(task, SCRIPTS)}")
         script = SCRIPTS[task]
         turn_rad = script.turns_rad[scene.start.layout % len(script.turns_rad)]
-        self._rows = self._follow(_plan(*self._sim.world.places_m(), turn_rad, script.drop_m))
+        source, target = self._sim.world.places_m()
+        self._rows = self._follow(_plan(source + [0, 0, script.lift_m], target, turn_rad, script.drop_m))
 
     def step(self, observation: Observation, run_id: int = 1) -> ActionChunk:
         """The next step as a chunk of one row."""
@@ -101,7 +103,7 @@ def _row(way: Vector, turn_rad: float, gripper: float) -> Vector:
 
 
 def _plan(source: Vector, target: Vector, turn_rad: float, drop_m: float) -> list[Waypoint]:
-    """source, target: places (3,) of the objects [m]. Over the one, down, close, over the other, down, open, up."""
+    """source: where to grasp, (3,) [m]. target: place of the other object. Over the one, down, close, over the other, down, open, up."""
     above, drop = (np.append(target[:2], source[2] + height_m) for height_m in (CARRY_M, drop_m))
     ways = ((source + [0, 0, HOVER_M], OPEN), (source, OPEN, SETTLE_STEPS), (source, CLOSED, GRASP_STEPS, 0),
             (source + [0, 0, CARRY_M], CLOSED), (above, CLOSED), (drop, CLOSED, SETTLE_STEPS),
