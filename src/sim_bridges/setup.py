@@ -11,7 +11,7 @@ setup(
         ("share/ament_index/resource_index/packages", ["resource/sim_bridges"]),
         ("share/sim_bridges", ["package.xml"]),
     ],
-    install_requires=["setuptools", "av", "matplotlib", "mujoco", "numpy", "opencv-python-headless", "rich"],
+    install_requires=["setuptools", "av", "matplotlib", "mujoco", "numpy", "opencv-python-headless", "pyyaml", "rich"],
     zip_safe=False,
     author="VLA policy maintainers",
     maintainer="VLA policy maintainers",

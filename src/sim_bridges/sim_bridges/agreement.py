@@ -134,7 +134,7 @@ def read_simulated(named: Mapping[str, Path]) -> Rates:
     Raises: DataError for a folder without results or of another benchmark than the first.
     """
     rates: Rates = {}
-    benchmarks: dict[str, str] = {}
+    expected = ""
     for policy, folder in named.items():
         path = folder / "results.json"
         try:
@@ -143,11 +143,10 @@ def read_simulated(named: Mapping[str, Path]) -> Rates:
         except (OSError, json.JSONDecodeError, KeyError) as problem:
             raise DataError(f"{path}: got no averages ({type(problem).__name__}: {problem}), expected the results of "
                             "`evaluate --benchmark NAME --output FOLDER`") from None
-        benchmarks.setdefault(benchmark, policy)
-        if len(benchmarks) > 1:
-            (first, other), _ = benchmarks.items(), None
-            raise DataError(f"{path}: got results of benchmark {other[0]}, expected {first[0]}, that of policy "
-                            f"{first[1]}; compare sets of their own kind")
+        expected = expected or benchmark
+        if benchmark != expected:
+            raise DataError(f"{path}: got results of benchmark {benchmark}, expected {expected}, that of the first "
+                            "policy; compare sets of their own kind")
         for average in averages:
             if average["name"] != AVERAGE:
                 rates.setdefault(average["name"], {})[policy] = average["success_rate"]

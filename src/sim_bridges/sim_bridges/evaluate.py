@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -162,6 +163,7 @@ def _run(options: argparse.Namespace, contract: RobotContract) -> dict[str, Any]
     policy = {"policy": "of the running nodes"} if options.over == "ros" else describe(options.policy)
     return {
         "sim": options.sim,
+        **{name: os.environ[name] for name in find_sim(options.sim).variables if os.environ.get(name)},
         "robot": contract.name,
         **policy,
         "split": options.split,

@@ -19,13 +19,14 @@ UNSEEN_SEED = 1_000_000  # far from any seed that demonstrations are collected w
 class SimEntry:
     """sim: `module:factory`, called with the contract. expert: `module:class`, a policy made of the sim, or none.
 
-    first_seed: of an evaluation where nobody says otherwise. benchmarks: name -> `module:object`, an
-    `evaluation.benchmarks.Benchmark`.
+    first_seed: of an evaluation where nobody says otherwise. variables: of the process's environment, that decide what
+    is simulated. benchmarks: name -> `module:object`, an `evaluation.benchmarks.Benchmark`.
     """
 
     sim: str
     expert: str | None
     first_seed: int
+    variables: tuple[str, ...] = ()
     benchmarks: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -34,11 +35,13 @@ SIMS = {
         "sim_bridges.calvin.sim:CalvinSim.for_contract",
         "sim_bridges.calvin.experts:Expert",
         first_seed=0,
+        variables=("CALVIN_SCENE",),
     ),
     "simpler": SimEntry(
         "sim_bridges.simpler.sim:SimplerSim.for_contract",
         "sim_bridges.simpler.experts:Expert",
         first_seed=0,
+        variables=("SIMPLER_SHADER",),
         benchmarks={
             "visual_matching": "sim_bridges.simpler.benchmark:VISUAL_MATCHING",
             "variant_aggregation": "sim_bridges.simpler.benchmark:VARIANT_AGGREGATION",

@@ -11,6 +11,7 @@ import pytest
 
 from sim_bridges import registry
 from sim_bridges.evaluate import evaluate, main, parse_arguments
+from vla_policy.errors import ConfigError
 
 DRAWERS = "google_robot_close_drawer"
 
@@ -38,6 +39,14 @@ def test_a_set_is_played_and_averaged_as_published(tmp_path: Path) -> None:
     assert "## Averages of visual_matching" in report and f"| {DRAWERS} |" in report
     assert {path.name for path in (output / "commands" / "google_robot_close_top_drawer" / "visual_matching").iterdir()
             } == {"original_colours", "tabletop_colours_1", "tabletop_colours_2", "cabinet_colours_1"}
+
+
+def test_pictures_drawn_otherwise_are_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("--tasks", "widowx_stack_cube", "--episodes", "1", "--time-limit", "0.8", "--output", str(tmp_path))
+    run(*arguments)
+    monkeypatch.setenv("SIMPLER_SHADER", "ibl")
+    with pytest.raises(ConfigError, match='SIMPLER_SHADER: there null, now "ibl"'):
+        run(*arguments)
 
 
 def test_a_run_that_was_cut_off_goes_on_to_the_same_results(tmp_path: Path) -> None:

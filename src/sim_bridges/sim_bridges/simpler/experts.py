@@ -18,22 +18,39 @@ from vla_policy.types import ActionChunk, Observation
 Vector = NDArray[np.float64]
 
 OPEN, CLOSED = 1.0, 0.0
-STEP_M = 0.025  # the most that is asked for in one step
+STEP_M, STEP_RAD = 0.025, 0.2  # the most that is asked for in one step
 NEAR_M = 0.004
 HOVER_M, CARRY_M = 0.08, 0.10
 GRASP_STEPS, SETTLE_STEPS = 4, 2
 
 
-# How far above the height of the grasp the fingers open [m].
-DROPS_M: Mapping[str, float] = {
-    "widowx_stack_cube": 0.035, "widowx_spoon_on_towel": 0.03, "widowx_carrot_on_plate": 0.04}
+@dataclass(frozen=True, slots=True)
+class Script:
+    """drop_m: how far above the height of the grasp the fingers open. lift_m: of the grasp above the object's middle.
+
+    turns_rad: of the hand before the grasp, about the vertical, by how the object lies: layouts take turns in it.
+    """
+
+    drop_m: float
+    turns_rad: tuple[float, ...] = (0.0,)
+    lift_m: float = 0.0
+
+
+SCRIPTS: Mapping[str, Script] = {
+    "widowx_stack_cube": Script(0.035),
+    "widowx_spoon_on_towel": Script(0.03, (0.0, np.pi / 2), lift_m=0.01),  # lower, the fingers meet the table
+    "widowx_carrot_on_plate": Script(0.04, (0.0, np.pi / 2))}
 
 
 @dataclass(frozen=True, slots=True)
 class Waypoint:
-    """Go to a place (3,) [m] in the base's frame until near it or for `most` steps, then stay for `steps`."""
+    """Go to a place (3,) [m] in the base's frame until near it or for `most` steps, then stay for `steps`.
+
+    turn_rad: of the hand about the vertical, against how it began.
+    """
 
     place_m: Vector
+    turn_rad: float
     gripper: float
     steps: int = 0
     most: int = 14
@@ -52,9 +69,12 @@ class Expert:
         """Plan for the sim's present scene. Raises: InstructionError where no script does it."""
         scene = self._sim.scene
         task = "" if scene is None else scene.task.name
-        if task not in DROPS_M:
-            raise InstructionError(f"expert: got task '{task}' ({instruction}); {nearest(task, DROPS_M)}")
-        self._rows = self._follow(_plan(*self._sim.world.places_m(), DROPS_M[task]))
+        if task not in SCRIPTS:
+            raise InstructionError(f"expert: got task '{task}' ({instruction}); {nearest(task, SCRIPTS)}")
+        script = SCRIPTS[task]
+        turn_rad = script.turns_rad[scene.start.layout % len(script.turns_rad)]
+        source, target = self._sim.world.places_m()
+        self._rows = self._follow(_plan(source + [0, 0, script.lift_m], target, turn_rad, script.drop_m))
 
     def step(self, observation: Observation, run_id: int = 1) -> ActionChunk:
         """The next step as a chunk of one row."""
@@ -63,28 +83,29 @@ class Expert:
 
     def _follow(self, waypoints: list[Waypoint]) -> Iterator[Vector]:
         """Rows (7,): steps of position [m] and rotation vector [rad], gripper; at the end it stays where it is."""
-        gripper = OPEN
+        turned_rad = 0.0
         for waypoint in waypoints:
-            gripper = waypoint.gripper
-            for _ in range(waypoint.most):
-                way = waypoint.place_m - self._seen.pose.position
-                if np.linalg.norm(way) < NEAR_M:
-                    break
-                yield self._row(way, gripper)
-            for _ in range(waypoint.steps):
-                yield self._row(waypoint.place_m - self._seen.pose.position, gripper)
+            for number in range(waypoint.most + waypoint.steps):
+                way, turn_rad = waypoint.place_m - self._seen.pose.position, waypoint.turn_rad - turned_rad
+                if number < waypoint.most and np.linalg.norm(way) < NEAR_M and not turn_rad:
+                    continue
+                turn_rad = float(np.clip(turn_rad, -STEP_RAD, STEP_RAD))
+                turned_rad += turn_rad
+                yield _row(way, turn_rad, waypoint.gripper)
         while True:
-            yield self._row(np.zeros(3), gripper)
-
-    def _row(self, way: Vector, gripper: float) -> Vector:
-        length = float(np.linalg.norm(way))
-        return np.concatenate([way if length <= STEP_M else way * STEP_M / length, np.zeros(3), [gripper]])
+            yield _row(np.zeros(3), 0.0, waypoints[-1].gripper)
 
 
-def _plan(source: Vector, target: Vector, drop_m: float) -> list[Waypoint]:
-    """source, target: places (3,) of the objects [m]. Over the one, down, close, over the other, down, open, up."""
+def _row(way: Vector, turn_rad: float, gripper: float) -> Vector:
+    length = float(np.linalg.norm(way))
+    step = way if length <= STEP_M else way * STEP_M / length
+    return np.concatenate([step, [0.0, 0.0, turn_rad, gripper]])
+
+
+def _plan(source: Vector, target: Vector, turn_rad: float, drop_m: float) -> list[Waypoint]:
+    """source: where to grasp, (3,) [m]. target: place of the other object. Over the one, down, close, over the other, down, open, up."""
     above, drop = (np.append(target[:2], source[2] + height_m) for height_m in (CARRY_M, drop_m))
-    return [Waypoint(source + [0, 0, HOVER_M], OPEN), Waypoint(source, OPEN, SETTLE_STEPS),
-            Waypoint(source, CLOSED, GRASP_STEPS, 0), Waypoint(source + [0, 0, CARRY_M], CLOSED),
-            Waypoint(above, CLOSED), Waypoint(drop, CLOSED, SETTLE_STEPS), Waypoint(drop, OPEN, SETTLE_STEPS, 0),
-            Waypoint(above, OPEN)]
+    ways = ((source + [0, 0, HOVER_M], OPEN), (source, OPEN, SETTLE_STEPS), (source, CLOSED, GRASP_STEPS, 0),
+            (source + [0, 0, CARRY_M], CLOSED), (above, CLOSED), (drop, CLOSED, SETTLE_STEPS),
+            (drop, OPEN, SETTLE_STEPS, 0), (above, OPEN))
+    return [Waypoint(place_m, turn_rad, *more) for place_m, *more in ways]
