@@ -15,11 +15,9 @@ FILES = {name: LIBRARY.parent / f"{target.partition(':')[0].replace('.', '/')}.p
          for name, target in BACKBONES.items()}
 ADAPTERS = sorted({path for name, path in FILES.items() if name != "tiny"})
 MEDIAN_LINES = 40
-# The registry; the default of a model file; the importer of checkpoints and the GPU's bench, whose tables of models are
-# their purpose.
+# The registry; the default of a model file; the importer of checkpoints, whose table of families is its purpose.
 MAY_NAME = {LIBRARY / "model" / "registry.py": set(BACKBONES), LIBRARY / "model" / "config.py": {"tiny"},
-            LIBRARY / "import_robovlms.py": {"kosmos", "paligemma", "paligemma-causal"},
-            LIBRARY / "bench" / "suite.py": {"kosmos", "paligemma", "qwen-vl", "smolvlm"}}
+            LIBRARY / "import_robovlms.py": {"kosmos", "paligemma", "paligemma-causal"}}
 # An adapter that builds on another one, and one that tells where pretrained weights are.
 RELATIVES = {"idefics2": {"idefics3"}, "smolvlm": {"idefics3"}, "ofa": {"florence2"}}
 
