@@ -37,7 +37,7 @@ class Case:
     backbone takes.
     """
 
-    backbone: str = "tiny"
+    backbone: str = ModelConfig.model_fields["backbone"].default
     size: str = "published"
     window: int = 16
     cameras: int = 2
@@ -62,7 +62,7 @@ class Case:
 
     def words(self) -> str:
         """The case in one line."""
-        size = "" if self.backbone == "tiny" else f" ({self.size})"
+        size = f" ({self.size})" if model_sizes(self.backbone, self.size) else ""
         side = self.config("float32").image_size
         return f"{self.backbone}{size}, {self.cameras} cameras of {side} px, window {self.window}, chunk {self.chunk}"
 

@@ -2,7 +2,7 @@
 
     python -m vla_policy.bench                               the small model on this machine, all sections
     python -m vla_policy.bench --quick --json FILE           the same in under a minute
-    python -m vla_policy.bench --backbone kosmos --device cuda --dtype bfloat16 --modes eager graph compile
+    python -m vla_policy.bench --backbone NAME --device cuda --dtype bfloat16 --modes eager graph compile
     python -m vla_policy.bench --compare OLD.json NEW.json   ratios of two runs
 
 Weights are random at true size: nothing is downloaded. loops: the engine beside plain loops with the same weights.
@@ -117,8 +117,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="tiny", help="a name of `python -m vla_policy.models`")
-    parser.add_argument("--size", default="published", help="published, twin (tiny, for trying), or 500m of smolvlm")
+    parser.add_argument("--backbone", default=USUAL.backbone, help="a name of `python -m vla_policy.models`")
+    parser.add_argument("--size", default="published",
+                        help="published, twin (for trying), or another size that the backbone names, as 500m")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--dtype", default="float32", choices=get_args(NumberType))
     parser.add_argument("--modes", nargs="+", default=["eager"], choices=get_args(EngineMode), help="kinds of engine")

@@ -14,7 +14,7 @@ import torch
 from vla_policy.errors import ConfigError
 
 FORMAT = "vla_policy bench 1"
-COMPARED = ("p50_ms", "p95_ms", "p99_ms", "cold_ms", "floor_ms", "per_robot_ms", "ratio_to_window_loop",
+COMPARED = ("p50_ms", "p95_ms", "p99_ms", "cpu_p50_ms", "cold_ms", "floor_ms", "per_robot_ms", "ratio_to_window_loop",
             "ratio_to_frame_loop", "times_floor", "bytes_per_s", "flops_per_s", "peak_gib", "window_64_over_4")
 
 
