@@ -15,7 +15,7 @@ from vla_policy.errors import ConfigError, InstructionError
 from vla_policy.policy import Policy
 from vla_policy.resources import find_policy
 from vla_training.config import load_training_file
-from vla_training.finetune import _parser, launch_style, main
+from vla_training.finetune import launch_style, main, make_parser
 from vla_training.finetuning import recipe
 from vla_training.finetuning.amount import Amount
 from vla_training.finetuning.recipe import Wishes, choose_recipe
@@ -85,15 +85,15 @@ def test_what_a_person_asks_for_stands_in_place_of_the_rules() -> None:
 
 
 def test_arguments_are_given_as_to_a_launch_or_as_options() -> None:
-    options = _parser().parse_args(launch_style(
-        ["data:=d", "from:=b", "with:=x,y", "learning_rate:=1e-4", "plan:=true", "resume:=false"], _parser()))
+    options = make_parser().parse_args(launch_style(
+        ["data:=d", "from:=b", "with:=x,y", "learning_rate:=1e-4", "plan:=true", "resume:=false"], make_parser()))
     assert (options.data, options.start, options.rehearse) == (Path("d"), "b", [Path("x"), Path("y")])
     assert options.learning_rate == 1e-4 and options.plan and not options.resume
-    assert _parser().parse_args(launch_style(["--data", "d"], _parser())).start == "tabletop"
+    assert make_parser().parse_args(launch_style(["--data", "d"], make_parser())).start == "tabletop"
     with pytest.raises(ConfigError, match="unknown argument 'dta'; did you mean 'data'"):
-        launch_style(["dta:=d"], _parser())
+        launch_style(["dta:=d"], make_parser())
     with pytest.raises(ConfigError, match="got 'maybe', expected true or false"):
-        launch_style(["plan:=maybe"], _parser())
+        launch_style(["plan:=maybe"], make_parser())
 
 
 def test_from_recordings_to_a_policy_that_knows_the_new_words(

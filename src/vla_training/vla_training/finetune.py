@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     console = Console(highlight=False)
     try:
-        options = _parser().parse_args(launch_style(given, _parser()))
+        options = make_parser().parse_args(launch_style(given, make_parser()))
         if not options.resume:
             prepare(options, console)
     except VlaError as problem:
@@ -114,7 +114,8 @@ def launch_style(arguments: Sequence[str], parser: argparse.ArgumentParser) -> l
     return translated
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """What the command takes."""
     parser = argparse.ArgumentParser(prog="finetune", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the new demonstrations")
