@@ -103,7 +103,10 @@ def _row(way: Vector, turn_rad: float, gripper: float) -> Vector:
 
 
 def _plan(source: Vector, target: Vector, turn_rad: float, drop_m: float) -> list[Waypoint]:
-    """source: where to grasp, (3,) [m]. target: place of the other object. Over the one, down, close, over the other, down, open, up."""
+    """Over the one object, down, close, over the other, down, open, up.
+
+    source: where to grasp, (3,) [m]. target: place of the other object. drop_m: height of letting go above the grasp.
+    """
     above, drop = (np.append(target[:2], source[2] + height_m) for height_m in (CARRY_M, drop_m))
     ways = ((source + [0, 0, HOVER_M], OPEN), (source, OPEN, SETTLE_STEPS), (source, CLOSED, GRASP_STEPS, 0),
             (source + [0, 0, CARRY_M], CLOSED), (above, CLOSED), (drop, CLOSED, SETTLE_STEPS),

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,17 +131,14 @@ class TwinWorld:
             raise explain(problem) from problem
 
 
-class _rendering_off:
+@contextmanager
+def _rendering_off(env: Any) -> Iterator[None]:
     """While it lasts the environment's own observations are empty; it renders when `image` asks."""
-
-    def __init__(self, env: Any) -> None:
-        self._env = env
-
-    def __enter__(self) -> None:
-        self._env._obs_mode = "none"
-
-    def __exit__(self, *problem: object) -> None:
-        self._env._obs_mode = OBSERVED
+    env._obs_mode = "none"
+    try:
+        yield
+    finally:
+        env._obs_mode = OBSERVED
 
 
 def import_maniskill() -> Skills:
