@@ -19,7 +19,6 @@ MEDIAN_LINES = 40
 # measured where nobody says what.
 MAY_NAME = {LIBRARY / "model" / "registry.py": set(BACKBONES), LIBRARY / "model" / "config.py": {"tiny"},
             LIBRARY / "import_robovlms.py": {"kosmos", "paligemma", "paligemma-causal"},
-            LIBRARY / "bench" / "cases.py": {"tiny"}, LIBRARY / "bench" / "command.py": {"tiny", "kosmos", "smolvlm"},
             LIBRARY / "bench" / "suite.py": {"kosmos", "paligemma", "qwen-vl", "smolvlm"}}
 # An adapter that builds on another one, and one that tells where pretrained weights are.
 RELATIVES = {"idefics2": {"idefics3"}, "smolvlm": {"idefics3"}, "ofa": {"florence2"}}
