@@ -143,3 +143,24 @@ def test_commands_come_at_their_own_rate_whatever_the_inference_takes(execution:
         assert decision.status.state is not GuardState.STOPPED, decision.status.message
         rows.append(decision.row)
     assert len(rows) == 84 and min(rows) == 5
+
+
+def test_steps_that_were_missed_are_made_up_for_and_not_made_twice() -> None:
+    """100 ms late, rows of 50 ms: two rows are missed, in which the robot went on with rows 4 and 5 before."""
+    paced = PacedPolicy(Numbered(), CONTRACT)
+    (_, first), (_, second) = drive(paced, [100, 100])
+    planned = 1 + np.arange(ROWS) / 100  # nothing was under way: the way of rows 0 and 1 is added to the next four
+    np.testing.assert_allclose(first.values[2:6, 0], planned[2:6] + planned[:2].sum() / 4)
+    np.testing.assert_allclose(np.delete(first.values[:, 0], range(2, 6)), np.delete(planned, range(2, 6)))
+    went, meant = first.values[4:6, 0].sum(), 2.0 + 2.01
+    np.testing.assert_allclose(second.values[2:6, 0], 2 + np.arange(2, 6) / 100 + (meant - went) / 4)
+    np.testing.assert_array_equal(second.values[:, 6], 2 + np.arange(ROWS) / 100)  # the gripper is no way
+
+
+@pytest.mark.parametrize("delay_ms", [40, 200, 300])
+def test_less_than_a_row_and_a_period_or_more_change_nothing_and_positions_never_change(delay_ms: int) -> None:
+    plain = np.tile(1 + np.arange(ROWS)[:, None] / 100, (1, 7))
+    ((_, chunk),) = drive(PacedPolicy(Numbered(), CONTRACT), [delay_ms])
+    np.testing.assert_array_equal(chunk.values, plain)
+    ((_, chunk),) = drive(PacedPolicy(Numbered(), pose_contract()), [100])
+    np.testing.assert_array_equal(chunk.values, plain)

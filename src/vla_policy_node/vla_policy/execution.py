@@ -30,9 +30,9 @@ class Execution(StrEnum):
     """What the robot does while the policy computes."""
 
     BLOCKING = "blocking"  # stands still, then plays the rows from the first one on
-    ASYNC = "async"  # goes on with the rows of the chunk before; the new one is joined at the row for now
-    ENSEMBLE = "ensemble"  # as async, and all chunks that have a row for now are averaged
-    RTC = "rtc"  # as async, and the new chunk is sampled so that it goes on from the rows played meanwhile
+    ASYNC = "async"  # goes on with the chunk before; the new one is joined at the row for now, the way made up for
+    ENSEMBLE = "ensemble"  # goes on likewise, and all chunks that have a row for now are averaged
+    RTC = "rtc"  # goes on likewise, and the new chunk is sampled so that it goes on from the rows played meanwhile
 
     @property
     def blend(self) -> Blend:
@@ -95,8 +95,27 @@ class PacedPolicy:
         self._delays_ns.append(max(0, now_ns - chunk.stamp_ns))
         if self.execution is Execution.BLOCKING:
             chunk = self._from_now_on(chunk, max(now_ns, chunk.stamp_ns))
+        elif self.execution is Execution.ASYNC and self._contract.action.kind is ActionKind.EE_DELTA:
+            chunk = self._made_up_for(chunk, (now_ns - chunk.stamp_ns) // chunk.dt_ns)
         self._sent = chunk
         return chunk
+
+    def _made_up_for(self, chunk: ActionChunk, missed: int) -> ActionChunk:
+        """The chunk with the way that its first `missed` rows had in mind, less the way that the robot went meanwhile,
+        spread over the rows that come next. Steps say nothing of where they begin: without this, what the chunk before
+        corrected meanwhile is corrected twice. After a period or more the way is too long to be made up for beside the
+        gripper, which keeps its time: measured, it then does harm.
+        """
+        if not 1 <= missed < chunk.execute_rows:
+            return chunk
+        went = np.zeros(6)
+        if self._sent is not None and self._sent.run_id == chunk.run_id:
+            first = round((chunk.stamp_ns - self._sent.stamp_ns) / chunk.dt_ns)
+            went = self._sent.values[first:first + missed, :6].sum(0)
+        values = chunk.values.copy()
+        next_rows = values[missed:missed + chunk.execute_rows, :6]
+        next_rows += (chunk.values[:missed, :6].sum(0) - went) / len(next_rows)
+        return replace(chunk, values=values)
 
     def _from_now_on(self, chunk: ActionChunk, now_ns: int) -> ActionChunk:
         """The rows to execute, the first of them now, and then a standstill until the next chunk comes."""
