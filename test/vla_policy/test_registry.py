@@ -15,8 +15,8 @@ FILES = {name: LIBRARY.parent / f"{target.partition(':')[0].replace('.', '/')}.p
          for name, target in BACKBONES.items()}
 ADAPTERS = sorted({path for name, path in FILES.items() if name != "tiny"})
 MEDIAN_LINES = 40
-# The registry; the default of a model file; the importer of checkpoints, whose table of families is its purpose; what is
-# measured where nobody says what.
+# The registry; the default of a model file; the importer of checkpoints, whose table of families is its purpose; models
+# that published figures of speed are about.
 MAY_NAME = {LIBRARY / "model" / "registry.py": set(BACKBONES), LIBRARY / "model" / "config.py": {"tiny"},
             LIBRARY / "import_robovlms.py": {"kosmos", "paligemma", "paligemma-causal"},
             LIBRARY / "bench" / "suite.py": {"kosmos", "paligemma", "qwen-vl", "smolvlm"}}

@@ -9,17 +9,12 @@ thinking stands in `vla_policy.action.guard`; this node gives it messages and cl
 from __future__ import annotations
 
 import math
-import sys
 import time
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import ParameterException
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 from vla_msgs.msg import ActionChunk, RobotCommand, SafetyStatus
@@ -28,7 +23,7 @@ from vla_policy.action.arbiter import Driver
 from vla_policy.action.guard import Guard
 from vla_policy.action.safety import Decision, GuardState, SafetyState, StopReason
 from vla_policy.contract import load_contract
-from vla_policy.errors import ConfigError, ContractError, VlaError, choose
+from vla_policy.errors import ConfigError, ContractError, choose
 from vla_policy.execution import Execution
 from vla_policy.messages import chunk_from_msg
 from vla_policy.recording import INTERVENTION_TOPIC
@@ -38,13 +33,12 @@ from vla_policy_node.operator_topics import OPERATOR_TOPIC, TAKE_OVER_SERVICE
 from vla_policy_node.pace import LATCHED, RECORDED, RELIABLE, Pace
 from vla_policy_node.robot_output import RobotOutput
 from vla_policy_node.robot_state import RobotState
-from vla_policy_node.serving import serve_until_signal
+from vla_policy_node.serving import run_node
 
 LOCKSTEP_SILENCE_S = 60.0  # simulated time waits for the policy: a slow one is no danger, a dead one is noticed
 LOCKSTEP_WATCH_S = 0.1
 STATUS_PERIOD_S = 1.0
 LAST_WORDS_S = 0.5  # how long a guard that is shut down waits for its stop to arrive
-EXIT_REFUSED = 2  # exit code for a parameter or contract that cannot be used
 
 _LEVELS = {GuardState.IDLE: DiagnosticStatus.OK, GuardState.ACTIVE: DiagnosticStatus.OK,
            GuardState.LIMITING: DiagnosticStatus.WARN, GuardState.STOPPED: DiagnosticStatus.ERROR}
@@ -294,24 +288,7 @@ def _silence(value: object, pace: Pace) -> float | None:
 
 def main() -> None:
     """Run the guard until a signal; exit code 2 and one line when it cannot start."""
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    code = 0
-    try:
-        node = GuardNode()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        serve_until_signal(executor)
-        node.shut_down()
-        executor.shutdown()
-        node.destroy_node()
-    except (VlaError, ParameterException) as problem:
-        rclpy.logging.get_logger("guard_node").fatal(str(problem))
-        code = EXIT_REFUSED
-    except KeyboardInterrupt:
-        rclpy.logging.get_logger("guard_node").info("interrupted before it was ready")
-    finally:
-        rclpy.try_shutdown()
-    sys.exit(code)
+    run_node("guard_node", GuardNode)
 
 
 if __name__ == "__main__":

@@ -9,25 +9,20 @@ from __future__ import annotations
 import math
 import os
 import struct
-import sys
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
-import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import ParameterException
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.serialization import deserialize_message
-from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from std_msgs.msg import Bool
 from vla_msgs.action import RecordEpisode
@@ -56,14 +51,13 @@ from vla_policy.types import NS_PER_S
 from vla_policy_node.messages import make_header, ns_to_duration
 from vla_policy_node.pace import LATCHED, Pace
 from vla_policy_node.raw_subscriptions import RawSubscriptions
-from vla_policy_node.serving import serve_until_signal
+from vla_policy_node.serving import run_node
 
 TICK_S = 0.05
 GRAPH_S = 0.5  # how often the ROS graph is looked at for new publishers
 STATUS_S = 0.5
 CLOSE_S = 60.0  # how long a recorder that is shut down waits for its bag
 LAST_WORDS_S = 0.3
-EXIT_REFUSED = 2
 
 _OUTCOMES: dict[int, Outcome] = {MarkRecording.Request.UNKNOWN: "unknown", MarkRecording.Request.SUCCESS: "success",
                                  MarkRecording.Request.FAILURE: "failure"}
@@ -344,24 +338,7 @@ def _stamp_ns(stream: Stream, payload: bytes) -> int | None:
 
 def main() -> None:
     """Run the recorder until a signal; exit code 2 and one line when it cannot start."""
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    code = 0
-    try:
-        node = RecorderNode()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        serve_until_signal(executor)
-        node.shut_down()
-        executor.shutdown()
-        node.destroy_node()
-    except (VlaError, ParameterException) as problem:
-        rclpy.logging.get_logger("recorder_node").fatal(str(problem))
-        code = EXIT_REFUSED
-    except KeyboardInterrupt:
-        rclpy.logging.get_logger("recorder_node").info("interrupted before it was ready")
-    finally:
-        rclpy.try_shutdown()
-    sys.exit(code)
+    run_node("recorder_node", RecorderNode)
 
 
 if __name__ == "__main__":

@@ -7,25 +7,21 @@ and the recorder's services. Nothing here reaches the robot but through the guar
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections import deque
 
-import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
-from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.logging import LoggingSeverity
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import Bool
 from vla_msgs.msg import ActionChunk, RecordingStatus, RobotCommand, SafetyStatus, TeleopStatus
 from vla_msgs.srv import StartRecording
 
 from vla_policy.contract import load_contract
-from vla_policy.errors import ConfigError, VlaError, choose
+from vla_policy.errors import ConfigError, choose
 from vla_policy.recording import COMMAND_TOPIC, INTERVENTION_TOPIC
 from vla_policy.resources import find_contract, find_teleop
 from vla_policy.teleop.mapping import Device, KeyboardMapping, LeaderMapping, load_mapping
@@ -40,7 +36,7 @@ from vla_policy_node.operator_calls import OperatorCalls
 from vla_policy_node.operator_topics import OPERATOR_TOPIC, TELEOP_STATUS_TOPIC
 from vla_policy_node.pace import LATCHED, LATEST_ONLY, RELIABLE, Pace
 from vla_policy_node.robot_state import RobotState
-from vla_policy_node.serving import serve_until_signal
+from vla_policy_node.serving import run_node, serve_until_signal
 from vla_policy_node.teleop_devices import device_words, make_device
 from vla_policy_node.teleop_screen import TeleopScreen
 
@@ -48,7 +44,6 @@ STATUS_PERIOD_S = 0.5
 KEYBOARD_SILENCE_S = 1.0  # a terminal that was put to sleep
 SAID_LINES = 4  # how much of what was said is kept for a screen
 LAST_WORDS_S = 0.5
-EXIT_REFUSED = 2
 
 
 class TeleopNode(Node):
@@ -199,24 +194,7 @@ def _seconds(name: str, value: object) -> float:
 
 def main() -> None:
     """Serve until a signal or the quit key; exit code 2 and one line when it cannot start."""
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    code = 0
-    try:
-        node = TeleopNode()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        _serve(node, executor)
-        node.shut_down()
-        executor.shutdown()
-        node.destroy_node()
-    except (VlaError, ParameterException) as problem:
-        rclpy.logging.get_logger("teleop_node").fatal(str(problem))
-        code = EXIT_REFUSED
-    except KeyboardInterrupt:
-        rclpy.logging.get_logger("teleop_node").info("interrupted before it was ready")
-    finally:
-        rclpy.try_shutdown()
-    sys.exit(code)
+    run_node("teleop_node", TeleopNode, _serve)
 
 
 def _serve(node: TeleopNode, executor: SingleThreadedExecutor) -> None:
