@@ -36,7 +36,6 @@ def test_it_drives(spawn: Spawn, rig: PolicyRig, contract: Path, tmp_path: Path,
     spawn(guard_command(contract, f"execution:={execution}"))
     spawn(policy_command(contract, bundle, f"execution:={execution}"))
     rig.until_idle()
-    rig.until_heard(listeners=2)
     goal = rig.send(SENTENCES[0])
     rig.until(lambda: any(feedback.inferences >= 3 for feedback in goal.feedback), "three inferences")
     goal.handle.cancel_goal_async()
