@@ -29,6 +29,7 @@ from vla_policy.types import Command, Pose
 from vla_policy_node import messages
 from vla_policy_node.pace import LATCHED, RECORDED, RELIABLE
 
+DISCOVERED_S = 0.5  # for two processes that know each other in one direction to do so in the other
 FEED_PERIOD_S = 0.05
 
 
@@ -44,6 +45,7 @@ class RecorderClient:
 
     def __init__(self) -> None:
         self.statuses: list[RecordingStatus] = []
+        self._known = False
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
         node = self.node = rclpy.create_node("rig", context=self.context)
@@ -74,9 +76,17 @@ class RecorderClient:
     def call(self, client: Any, request: Any) -> Any:
         """The answer of a service."""
         self.until(client.service_is_ready, "service of the recorder")
+        self._be_known()
         answer = client.call_async(request)
         self.until(answer.done, "answer")
         return answer.result()
+
+    def _be_known(self) -> None:
+        """Once: an answer goes nowhere while the recorder has not discovered this client's ends, which cannot be seen."""
+        self.until(lambda: self.statuses, "word of the recorder")
+        if not self._known:
+            time.sleep(DISCOVERED_S)
+            self._known = True
 
     def start(self, instruction: str = "push the button", **wishes: str) -> StartRecording.Response:
         """Call /vla/record/start."""
