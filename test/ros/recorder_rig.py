@@ -82,7 +82,7 @@ class RecorderClient:
         return answer.result()
 
     def _be_known(self) -> None:
-        """Once: an answer goes nowhere while the recorder has not discovered this client's ends, which cannot be seen."""
+        """Once: while the recorder has not discovered this client, which cannot be seen, its answers go nowhere."""
         self.until(lambda: self.statuses, "word of the recorder")
         if not self._known:
             time.sleep(DISCOVERED_S)
