@@ -50,6 +50,6 @@ setup(
         "serve = vla_policy.remote.serve:main",
         "bench_node = vla_policy_node.bench_node:main",
         "transport_check = vla_policy_node.transport_check:main",
-    ]},
+    ], "vla_policy.bench": ["ros = vla_policy_node.bench_node:section"]},
     zip_safe=False,
 )

@@ -10,16 +10,17 @@ model's own time.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rclpy
@@ -40,7 +41,11 @@ from vla_policy.types import NS_PER_S, seconds_to_ns
 from vla_policy_node.messages import ns_to_duration
 from vla_policy_node.pace import RECORDED
 
+if TYPE_CHECKING:
+    from vla_policy.bench.cases import Settings
+
 READY_S, END_S = 180.0, 30.0
+SECTION_FACTOR = 4  # an inference comes five times a second: percentiles want more of them than a loop's
 STAGES = ("image_age", "decode", "preprocess", "model", "postprocess", "publish", "total")
 PROCESSES = ("sensors", "policy_node", "guard_node")
 TICKS_S = os.sysconf("SC_CLK_TCK")
@@ -204,8 +209,8 @@ def show(found: dict[str, Any], console: Console) -> None:
         console.print(f"commands on time: {100 * found['commands_on_time']:.2f} %", highlight=False)
 
 
-def main() -> None:
-    """The `bench_node` command; exit code 1 and one line where it cannot measure."""
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--policy", default="tabletop", help="bundle: a folder or the name of a shipped one")
     parser.add_argument("--instruction", default="", help="default: the first that the bundle knows")
@@ -216,15 +221,35 @@ def main() -> None:
     parser.add_argument("--execution", default="async")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, help="also write the figures there")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if min(options.seconds, options.rate, options.width, options.height) <= 0:
         parser.error(f"got {options.seconds} s, {options.rate} Hz, {options.width}x{options.height}; "
                      "expected all above 0")
+    return options
+
+
+def measure_apart(options: argparse.Namespace) -> dict[str, Any]:
+    """All figures, from a ROS domain of its own. Raises: VlaError."""
     # The guard commands a robot: never on the domain of a real one.
     os.environ |= {"ROS_DOMAIN_ID": str(60 + os.getpid() % 40), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    with tempfile.TemporaryDirectory(prefix="bench_node.") as folder:
+        return measure(options, Path(folder))
+
+
+def section(settings: Settings) -> Mapping[str, Any]:
+    """The section `ros` of `python -m vla_policy.bench`: what nodes add to the shipped policy. Raises: VlaError."""
+    seconds = SECTION_FACTOR * settings.seconds
+    found = measure_apart(parse_arguments(["--seconds", str(seconds), "--device", settings.device]))
+    told = io.StringIO()
+    show(found, Console(file=told, width=100))
+    return found | {"lines": told.getvalue().splitlines()}
+
+
+def main() -> None:
+    """The `bench_node` command; exit code 1 and one line where it cannot measure."""
+    options = parse_arguments()
     try:
-        with tempfile.TemporaryDirectory(prefix="bench_node.") as folder:
-            found = measure(options, Path(folder))
+        found = measure_apart(options)
     except VlaError as problem:
         sys.exit(str(problem))
     except KeyboardInterrupt:

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tell(*compare(old, new))
             return 0
         settings = settings_of(options)
-        report, good = run(settings, options.sections or list(SECTIONS), arguments)
+        report, good = run(settings, options.sections or list(SECTIONS if options.quick else announced()), arguments)
         if options.json:
             write_json(options.json, report)
         if options.plot:
@@ -128,7 +128,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--chunk", type=_count, default=USUAL.chunk, help="rows that the head predicts")
     parser.add_argument("--side", type=_count, default=USUAL.side, help="of the model's square images [px]")
     parser.add_argument("--sections", nargs="+", choices=announced(), metavar="NAME",
-                        help=f"{', '.join(announced())} (default: {', '.join(SECTIONS)})")
+                        help=f"{', '.join(announced())} (default: all; quick: {', '.join(SECTIONS)})")
     parser.add_argument("--quick", action="store_true", help="coarse figures in under a minute")
     parser.add_argument("--seconds", type=float, help="how long each thing is measured (default 3, quick 1.5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was measured")

@@ -13,7 +13,7 @@ from typing import Any
 from vla_policy.bench.cases import Settings
 from vla_policy.errors import ConfigError, nearest
 
-GROUP = "vla_policy.bench"  # of entry points, as `ros = vla_policy_node.bench:run`
+GROUP = "vla_policy.bench"  # of entry points, as `ros = vla_policy_node.bench_node:section`
 SECTIONS = {
     "loops": "vla_policy.bench.loops:run",
     "stages": "vla_policy.bench.stages:run",
