@@ -14,7 +14,7 @@ from processes import Spawn
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool
 from teleop_rig import AXES, BUTTONS, DEAD_MAN, DEVICE_PERIOD_S, HAND_BACK, X, patient_mapping, teleop_command
-from vla_msgs.msg import PolicyStatus, SafetyStatus
+from vla_msgs.msg import PolicyStatus, SafetyStatus, TeleopStatus
 
 from vla_policy.messages import stamp_to_ns
 from vla_policy.run import EndReason
@@ -33,13 +33,17 @@ def rig(spawn: Spawn, tmp_path: Path) -> Iterator[PolicyRig]:
     spawn(policy_command(contract, bundle))
     rig = PolicyRig(contract)
     rig.joy = Joy(axes=[0.0] * AXES, buttons=[0] * BUTTONS)
-    rig.interventions = []
+    rig.interventions, teleop_words = [], []
     publisher = rig.node.create_publisher(Joy, "/joy", RELIABLE)
     rig.node.create_timer(DEVICE_PERIOD_S, lambda: publisher.publish(rig.joy))
     rig.node.create_subscription(Bool, "/vla/intervention", lambda msg: rig.interventions.append(msg.data), LATCHED)
+    rig.node.create_subscription(TeleopStatus, "/vla/teleop/status", lambda msg: teleop_words.append(msg.message),
+                                 LATCHED)
     teleop = spawn(teleop_command(f"contract:={contract}", f"mapping:={patient_mapping('joy', tmp_path)}"))
     teleop.wait_for("drives tabletop while")
     rig.until_idle()
+    # A switch that was never seen released moves nothing; nor does one without a guard or a robot.
+    rig.until(lambda: teleop_words and teleop_words[-1].endswith("to take over"), "teleoperation that is ready")
     yield rig
     rig.close()
 
